@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What two machines must agree on, and nothing else.
+//!
+//! - [`ids`]: names of shards, objects, nodes, leases; each says what it is the hash of.
+//! - [`limits`]: every bound a peer can run into, in one place.
+//! - [`geometry`]: how bytes of an object map to stripes, shards and offsets.
+//! - [`tree`]: BLAKE3 hash trees with stored outboards: verified ranges and audit proofs.
+//! - [`erasure`]: the codes, always applied in cache-sized columns.
+//! - [`manifest`]: the immutable description of an object; its hash is the object's CID.
+//! - [`placement`], [`node_record`]: the two mutable, signed records.
+//! - [`lease`]: why bytes are kept and until when.
+//! - [`wire`]: frames of the QUIC protocol.
+//!
+//! This crate is pure: it does no I/O, reads no clock and starts no task. Without the default
+//! feature `std` only [`ids`], [`limits`], [`geometry`] and [`tree`] verification remain, which is
+//! what an on-chain verifier needs.
+
+#![cfg_attr(not(feature = "std"), no_std)]
+
+extern crate alloc;
+
+pub mod geometry;
+pub mod ids;
+pub mod limits;
+pub mod tree;
+
+#[cfg(feature = "std")]
+pub mod erasure;
+#[cfg(feature = "std")]
+pub mod lease;
+#[cfg(feature = "std")]
+pub mod manifest;
+#[cfg(feature = "std")]
+pub mod node_record;
+#[cfg(feature = "std")]
+pub mod placement;
+#[cfg(feature = "std")]
+pub mod signed;
+#[cfg(feature = "std")]
+pub mod wire;
