@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Waiting for another process, whose events a test cannot subscribe to: poll until it happened,
+//! with a deadline that fails loudly. The only place in tests that sleeps.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Short against every deadline in use, long against the cost of a probe.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Calls `probe` until it gives a value, and returns that.
+///
+/// `what` completes the sentence "waited in vain for ...".
+///
+/// # Panics
+/// If `probe` gives nothing until `deadline` has passed.
+pub fn eventually<T>(what: &str, deadline: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        // Asked before the clock is read, so that a slow machine gets its last probe.
+        if let Some(value) = probe() {
+            return value;
+        }
+        assert!(started.elapsed() < deadline, "waited in vain for {what}, {deadline:?} long");
+        thread::sleep(POLL_INTERVAL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::eventually;
+
+    #[test]
+    fn the_first_value_ends_the_wait() {
+        let mut probes = 0;
+        let value = eventually("three probes", Duration::from_secs(60), || {
+            probes += 1;
+            (probes == 3).then_some("there")
+        });
+        assert_eq!((value, probes), ("there", 3));
+    }
+
+    #[test]
+    #[should_panic(expected = "waited in vain for rain")]
+    fn the_deadline_ends_it_too() {
+        eventually::<()>("rain", Duration::ZERO, || None);
+    }
+}
