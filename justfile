@@ -1,0 +1,33 @@
+# Recipes for people. Each is a line that could be typed; what CI runs is .ci/run.
+
+# list the recipes
+default:
+    @just --list
+
+# everything CI checks, or only the steps named: `just check fmt test`
+check *steps:
+    .ci/run {{ steps }}
+
+# format the code
+fmt:
+    cargo fmt --all
+
+# the tests that need the toolchain alone
+test:
+    cargo test --workspace
+
+# the tests that need strace and Prometheus, which are installed where missing
+test-system:
+    .ci/run system
+
+# the whole story on this machine, self-checking
+demo *arguments:
+    cargo run --release -- demo {{ arguments }}
+
+# performance questions, one file each
+bench *arguments:
+    cargo bench -p supernode-benches {{ arguments }}
+
+# rewrite the golden vectors after a deliberate change of format
+vectors:
+    UPDATE_VECTORS=1 cargo test -p supernode-protocol --tests
