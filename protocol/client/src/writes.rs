@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a client writes. Every call may be repeated with the same arguments: a node that did it
+//! already answers as if it did it now, except [`Client::release`], which then finds no lease.
+
+use bytes::Bytes;
+use supernode_protocol::ids::{Cid, LeaseId, ShardId, Slot, UploadId};
+use supernode_protocol::lease::{Commit, Expiry};
+use supernode_protocol::limits::{ROOT_BLOCK_BYTES_MAX, SHARD_BYTES_MAX};
+use supernode_protocol::wire::{Ack, Request, Response};
+
+use crate::client::{Client, unexpected};
+use crate::error::ClientError;
+use crate::peer::Peer;
+
+/// One shard to store.
+#[derive(Debug, Clone)]
+pub struct PutShard {
+    /// The upload it belongs to.
+    pub upload: UploadId,
+    /// Its position.
+    pub slot: Slot,
+    /// What `bytes` hash to. The node checks it.
+    pub shard: ShardId,
+    /// The padded bytes.
+    pub bytes: Bytes,
+}
+
+/// A commit that is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// The durable record behind it.
+    pub ack: Ack,
+    /// Slots of the group the node now counts under the object.
+    pub slot_count: u32,
+}
+
+impl Client {
+    /// Stores one shard and returns once it is as durable as the node's setting says.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn put_shard(&self, peer: &Peer, put: PutShard) -> Result<Ack, ClientError> {
+        let PutShard { upload, slot, shard, bytes } = put;
+        let len = bytes.len() as u64;
+        check_len(peer, "shard", len, SHARD_BYTES_MAX)?;
+        self.stored(peer, &Request::PutShard { upload, slot, shard, len }, bytes).await
+    }
+
+    /// Stores a manifest root or page under an upload.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn put_block(
+        &self,
+        peer: &Peer,
+        upload: UploadId,
+        cid: Cid,
+        bytes: Bytes,
+    ) -> Result<Ack, ClientError> {
+        let len = bytes.len() as u64;
+        check_len(peer, "manifest block", len, ROOT_BLOCK_BYTES_MAX as u64)?;
+        self.stored(peer, &Request::PutBlock { upload, cid, len }, bytes).await
+    }
+
+    /// Binds what was uploaded to the object it is part of.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn commit(&self, peer: &Peer, commit: Commit) -> Result<Committed, ClientError> {
+        let request = Request::Commit(Box::new(commit));
+        match self.ask_plain(peer, &request, Bytes::new()).await? {
+            Response::Committed { ack, slot_count } => Ok(Committed { ack, slot_count }),
+            _ => Err(unexpected(peer)),
+        }
+    }
+
+    /// Ends one of the caller's leases.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn release(&self, peer: &Peer, lease: LeaseId) -> Result<Ack, ClientError> {
+        match self.ask_plain(peer, &Request::Release { lease }, Bytes::new()).await? {
+            Response::Released(ack) => Ok(ack),
+            _ => Err(unexpected(peer)),
+        }
+    }
+
+    /// Moves the end of one of the caller's leases.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn renew(
+        &self,
+        peer: &Peer,
+        lease: LeaseId,
+        expiry: Expiry,
+    ) -> Result<Ack, ClientError> {
+        match self.ask_plain(peer, &Request::Renew { lease, expiry }, Bytes::new()).await? {
+            Response::Renewed(ack) => Ok(ack),
+            _ => Err(unexpected(peer)),
+        }
+    }
+
+    async fn stored(
+        &self,
+        peer: &Peer,
+        request: &Request,
+        body: Bytes,
+    ) -> Result<Ack, ClientError> {
+        match self.ask_plain(peer, request, body).await? {
+            Response::Stored(ack) => Ok(ack),
+            _ => Err(unexpected(peer)),
+        }
+    }
+}
+
+fn check_len(peer: &Peer, what: &str, len: u64, bytes_max: u64) -> Result<(), ClientError> {
+    if (1..=bytes_max).contains(&len) {
+        return Ok(());
+    }
+    let reason = format!("a {what} of {len} bytes is out of range; it has 1 to {bytes_max}");
+    Err(ClientError::BadRequest { node: peer.node, reason })
+}
