@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the relay server needs from the node behind it. The binary implements it over the store,
+//! the node table and its counters; tests implement it over a map.
+//!
+//! The caller's id is proven by TLS. Whether the caller may write at all was decided before; that
+//! a lease is the caller's own is for the backend to check. Errors go to the client as they are,
+//! so they must not tell what the caller may not know (absent and forbidden look alike). Futures
+//! are dropped when the client goes away or the request's time is over.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot, UploadId};
+use supernode_protocol::lease::{Commit, Expiry};
+use supernode_protocol::node_record::NodeRecord;
+use supernode_protocol::placement::PlacementRecord;
+use supernode_protocol::signed::Signed;
+use supernode_protocol::wire::{Ack, ByteRange, LeaseEntry, NodeStatus, WireError};
+
+/// Where a shard that arrives belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShardPlace {
+    /// The upload.
+    pub upload: UploadId,
+    /// The position in its object.
+    pub slot: Slot,
+    /// What the bytes must hash to.
+    pub shard: ShardId,
+}
+
+/// A part of a shard, ready to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RangeRead {
+    /// The whole shard's length.
+    pub shard_len: u64,
+    /// The wanted range widened to whole groups.
+    pub range: ByteRange,
+    /// The hash-tree parents that prove it.
+    pub proof: Bytes,
+    /// The bytes of `range`.
+    pub bytes: Bytes,
+}
+
+/// Manifest blocks and placement of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupRead {
+    /// The root block, if it was asked for.
+    pub root: Option<Bytes>,
+    /// The page block, except for group 0.
+    pub page: Option<Bytes>,
+    /// The newest placement at hand.
+    pub placement: Signed<PlacementRecord>,
+}
+
+/// Takes the bytes of one shard as they arrive. Dropping it before [`ShardSink::finish`] leaves
+/// no trace.
+pub trait ShardSink: Send + 'static {
+    /// Appends; never more in all than was announced.
+    ///
+    /// # Errors
+    /// When the bytes cannot be kept; the put then fails with it.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), WireError>;
+
+    /// All announced bytes came. Checks that they hash to `place.shard`, stores them, and returns
+    /// when they are as durable as the node's setting says.
+    ///
+    /// # Errors
+    /// `BodyMismatch` for other bytes; otherwise why they cannot be kept.
+    fn finish(self, place: ShardPlace) -> impl Future<Output = Result<Ack, WireError>> + Send;
+}
+
+/// The node behind a relay server.
+pub trait Backend: Send + Sync + 'static {
+    /// Takes a shard's bytes.
+    type Sink: ShardSink;
+
+    /// Makes room for a shard of `len` bytes, which is within the limits. May wait for a buffer.
+    fn begin_put(
+        &self,
+        caller: NodeId,
+        len: u64,
+    ) -> impl Future<Output = Result<Self::Sink, WireError>> + Send;
+
+    /// Stores a manifest block that hashes to `cid` (checked before).
+    fn put_block(
+        &self,
+        caller: NodeId,
+        upload: UploadId,
+        cid: Cid,
+        bytes: Bytes,
+    ) -> impl Future<Output = Result<Ack, WireError>> + Send;
+
+    /// Binds an upload to an object; returns the record and the slots now counted.
+    fn commit(
+        &self,
+        caller: NodeId,
+        commit: Commit,
+    ) -> impl Future<Output = Result<(Ack, u32), WireError>> + Send;
+
+    /// Ends one of the caller's leases.
+    fn release(
+        &self,
+        caller: NodeId,
+        lease: LeaseId,
+    ) -> impl Future<Output = Result<Ack, WireError>> + Send;
+
+    /// Moves the end of one of the caller's leases.
+    fn renew(
+        &self,
+        caller: NodeId,
+        lease: LeaseId,
+        expiry: Expiry,
+    ) -> impl Future<Output = Result<Ack, WireError>> + Send;
+
+    /// A whole shard.
+    fn shard(
+        &self,
+        caller: NodeId,
+        shard: ShardId,
+    ) -> impl Future<Output = Result<Bytes, WireError>> + Send;
+
+    /// A part of a shard with its proof. The range is not yet checked against the shard.
+    fn shard_range(
+        &self,
+        caller: NodeId,
+        shard: ShardId,
+        range: ByteRange,
+    ) -> impl Future<Output = Result<RangeRead, WireError>> + Send;
+
+    /// Manifest blocks and placement of a group.
+    fn group(
+        &self,
+        caller: NodeId,
+        object: Cid,
+        group: u32,
+        with_root: bool,
+    ) -> impl Future<Output = Result<GroupRead, WireError>> + Send;
+
+    /// Slots of a group that are held here.
+    fn held(
+        &self,
+        caller: NodeId,
+        object: Cid,
+        group: u32,
+    ) -> impl Future<Output = Result<Vec<(Slot, ShardId)>, WireError>> + Send;
+
+    /// The caller's own leases after an entry, in order, a page at most.
+    fn leases(
+        &self,
+        caller: NodeId,
+        after: Option<(LeaseId, Cid, u32)>,
+    ) -> impl Future<Output = Result<Vec<LeaseEntry>, WireError>> + Send;
+
+    /// Known nodes after an id, in order, a page at most.
+    fn members(
+        &self,
+        after: Option<NodeId>,
+    ) -> impl Future<Output = Result<Vec<Signed<NodeRecord>>, WireError>> + Send;
+
+    /// This node's own record, as it is now.
+    fn node_record(&self) -> Signed<NodeRecord>;
+
+    /// What this node keeps.
+    fn status(&self) -> impl Future<Output = Result<NodeStatus, WireError>> + Send;
+}

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What each kind of request does, between the wire and the backend. Lengths are judged before
+//! anything is made ready for them, and an answer is made only from complete requests.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::{Bytes, BytesMut};
+use quinn::RecvStream;
+use supernode_protocol::ids::{Cid, ShardId};
+use supernode_protocol::limits::{LISTING_ENTRIES_MAX, ROOT_BLOCK_BYTES_MAX, SHARD_BYTES_MAX};
+use supernode_protocol::wire::{
+    Ack, ByteRange, ErrorCode, Request, Response, WireError, encode_frame,
+};
+use supernode_tls::frames::at_end;
+
+use crate::admission::{Client, Rejection};
+use crate::backend::{Backend, ShardPlace, ShardSink};
+use crate::metrics::Reason;
+use crate::request::{Answer, Fault, bad_request};
+use crate::server::Shared;
+
+/// Bytes taken from a stream at a time.
+const STEP_BYTES: usize = 256 << 10;
+
+/// Acts on an admitted request.
+pub(crate) async fn handle<B: Backend>(
+    shared: &Shared<B>,
+    client: &Client,
+    request: Request,
+    recv: &mut RecvStream,
+) -> Result<Answer, Fault> {
+    let backend = &*shared.backend;
+    let caller = client.node;
+    match request {
+        Request::PutShard { upload, slot, shard, len } => {
+            let place = ShardPlace { upload, slot, shard };
+            return put_shard(shared, client, place, len, recv).await;
+        }
+        Request::PutBlock { upload, cid, len } => {
+            let bytes = receive_block(shared, client, cid, len, recv).await?;
+            let ack = backend.put_block(caller, upload, cid, bytes).await?;
+            return Ok(Response::Stored(ack).into());
+        }
+        _ => {}
+    }
+    expect_end(recv).await?;
+    Ok(match request {
+        Request::Hello { .. } => return Err(bad_request("this connection has said hello before")),
+        Request::PutShard { .. } | Request::PutBlock { .. } => {
+            return Err(bad_request("a body was due"));
+        }
+        Request::Commit(commit) => {
+            let (ack, slot_count) = backend.commit(caller, *commit).await?;
+            Response::Committed { ack, slot_count }.into()
+        }
+        Request::GetShard { shard, range: None } => whole_shard(shared, client, shard).await?,
+        Request::GetShard { shard, range: Some(range) } => {
+            part_of_shard(shared, client, shard, range).await?
+        }
+        Request::Group { object, group, with_root } => {
+            group_blocks(shared, client, (object, group), with_root).await?
+        }
+        Request::Stat { object, group } => {
+            let mut slots = backend.held(caller, object, group).await?;
+            fit(&mut slots, usize::MAX, |slots| Response::Held { slots }).into()
+        }
+        Request::Leases { after } => {
+            let mut entries = backend.leases(caller, after).await?;
+            fit(&mut entries, LISTING_ENTRIES_MAX, |entries| Response::Leases { entries }).into()
+        }
+        Request::Release { lease } => {
+            Response::Released(backend.release(caller, lease).await?).into()
+        }
+        Request::Renew { lease, expiry } => {
+            Response::Renewed(backend.renew(caller, lease, expiry).await?).into()
+        }
+        Request::Members { after } => {
+            let mut nodes = backend.members(after).await?;
+            fit(&mut nodes, LISTING_ENTRIES_MAX, |nodes| Response::Members { nodes }).into()
+        }
+        Request::Status => Response::Status(backend.status().await?).into(),
+    })
+}
+
+async fn put_shard<B: Backend>(
+    shared: &Shared<B>,
+    client: &Client,
+    place: ShardPlace,
+    len: u64,
+    recv: &mut RecvStream,
+) -> Result<Answer, Fault> {
+    check_len("shard", len, SHARD_BYTES_MAX)?;
+    client.charge(len)?;
+    let mut sink = shared.backend.begin_put(client.node, len).await?;
+    receive(shared, recv, len, |bytes| sink.write(bytes)).await?;
+    let ack: Ack = sink.finish(place).await?;
+    Ok(Response::Stored(ack).into())
+}
+
+async fn receive_block<B: Backend>(
+    shared: &Shared<B>,
+    client: &Client,
+    cid: Cid,
+    len: u64,
+    recv: &mut RecvStream,
+) -> Result<Bytes, Fault> {
+    check_len("manifest block", len, ROOT_BLOCK_BYTES_MAX as u64)?;
+    client.charge(len)?;
+    let mut block = BytesMut::new();
+    receive(shared, recv, len, |bytes| {
+        block.extend_from_slice(bytes);
+        Ok(())
+    })
+    .await?;
+    if Cid::of(&block) != cid {
+        return Err(mismatch(format!("the body does not hash to {cid}")));
+    }
+    Ok(block.freeze())
+}
+
+/// Hands out exactly `len` bytes of body as they come, and then demands the end of the stream.
+async fn receive<B: Backend>(
+    shared: &Shared<B>,
+    recv: &mut RecvStream,
+    len: u64,
+    mut take: impl FnMut(&[u8]) -> Result<(), WireError>,
+) -> Result<(), Fault> {
+    let mut missing = len;
+    while missing > 0 {
+        let step = usize::try_from(missing).map_or(STEP_BYTES, |missing| missing.min(STEP_BYTES));
+        let chunk = recv.read_chunk(step, true).await.map_err(|_| Fault::Gone)?;
+        let Some(chunk) = chunk else {
+            return Err(mismatch(format!("the body ended {missing} bytes early")));
+        };
+        take(&chunk.bytes)?;
+        let arrived = chunk.bytes.len() as u64;
+        shared.counters.body_bytes_received.fetch_add(arrived, Relaxed);
+        missing -= arrived;
+    }
+    if at_end(recv).await.map_err(|_| Fault::Gone)? {
+        Ok(())
+    } else {
+        Err(mismatch(format!("the body is longer than the {len} bytes announced")))
+    }
+}
+
+async fn whole_shard<B: Backend>(
+    shared: &Shared<B>,
+    client: &Client,
+    shard: ShardId,
+) -> Result<Answer, Fault> {
+    let bytes = shared.backend.shard(client.node, shard).await?;
+    let len = bytes.len() as u64;
+    client.charge(len)?;
+    let range = ByteRange { offset: 0, len };
+    let response = Response::Shard { shard_len: len, range, proof_len: 0 };
+    Ok(Answer { response, body: [bytes, Bytes::new()] })
+}
+
+async fn part_of_shard<B: Backend>(
+    shared: &Shared<B>,
+    client: &Client,
+    shard: ShardId,
+    range: ByteRange,
+) -> Result<Answer, Fault> {
+    let end = range.offset.checked_add(range.len);
+    if range.len == 0 || end.is_none_or(|end| end > SHARD_BYTES_MAX) {
+        let ByteRange { offset, len } = range;
+        return Err(bad_request(format!("no shard has {len} bytes from byte {offset}")));
+    }
+    client.charge(range.len)?;
+    let read = shared.backend.shard_range(client.node, shard, range).await?;
+    let response = Response::Shard {
+        shard_len: read.shard_len,
+        range: read.range,
+        proof_len: length(&read.proof),
+    };
+    Ok(Answer { response, body: [read.proof, read.bytes] })
+}
+
+async fn group_blocks<B: Backend>(
+    shared: &Shared<B>,
+    client: &Client,
+    (object, group): (Cid, u32),
+    with_root: bool,
+) -> Result<Answer, Fault> {
+    let read = shared.backend.group(client.node, object, group, with_root).await?;
+    let (root, page) = (read.root.unwrap_or_default(), read.page.unwrap_or_default());
+    client.charge((root.len() + page.len()) as u64)?;
+    let response = Response::Group {
+        root_len: length(&root),
+        page_len: length(&page),
+        placement: Box::new(read.placement),
+    };
+    Ok(Answer { response, body: [root, page] })
+}
+
+/// Demands that a request without a body has none.
+async fn expect_end(recv: &mut RecvStream) -> Result<(), Fault> {
+    match at_end(recv).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(bad_request("bytes follow a request that has no body")),
+        Err(_) => Err(Fault::Gone),
+    }
+}
+
+fn check_len(what: &str, len: u64, bytes_max: u64) -> Result<(), Fault> {
+    if (1..=bytes_max).contains(&len) {
+        return Ok(());
+    }
+    let message = format!("a {what} of {len} bytes is out of range; it has 1 to {bytes_max}");
+    Err(Rejection::new(Reason::TooLarge, ErrorCode::BadRequest, message).into())
+}
+
+fn mismatch(message: String) -> Fault {
+    Rejection::new(Reason::BodyMismatch, ErrorCode::BodyMismatch, message).into()
+}
+
+fn length(bytes: &Bytes) -> u32 {
+    u32::try_from(bytes.len()).expect("blocks and proofs are a few MiB at most")
+}
+
+/// A listing cut to what one frame takes; whoever asks goes on after the last entry.
+fn fit<T: Clone>(
+    entries: &mut Vec<T>,
+    entries_max: usize,
+    respond: impl Fn(Vec<T>) -> Response,
+) -> Response {
+    entries.truncate(entries_max);
+    loop {
+        let response = respond(entries.clone());
+        if entries.is_empty() || encode_frame(&response).is_ok() {
+            return response;
+        }
+        entries.truncate(entries.len() * 3 / 4);
+    }
+}

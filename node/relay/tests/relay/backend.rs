@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A node in memory. It can hold requests until told to go on, and it can lie.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+use bytes::{Bytes, BytesMut};
+use supernode_client::Keypair;
+use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot, UploadId};
+use supernode_protocol::lease::{Commit, Expiry};
+use supernode_protocol::node_record::NodeRecord;
+use supernode_protocol::signed::Signed;
+use supernode_protocol::tree::{TreeHasher, align_to_groups, range_proof};
+use supernode_protocol::wire::{Ack, ByteRange, ErrorCode, LeaseEntry, NodeStatus, WireError};
+use supernode_relay::{Backend, GroupRead, RangeRead, ShardPlace, ShardSink};
+use tokio::sync::watch;
+
+use crate::setup::{NETWORK, record_of};
+
+/// What a node may be told to get wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lie {
+    FlippedByte,
+    FlippedProof,
+    ShortShard,
+    WrongShardLen,
+    ShiftedRange,
+    FlippedRoot,
+    ForgedPlacement,
+    PlacementOfAnother,
+    ForgedMember,
+}
+
+#[derive(Default)]
+pub struct Content {
+    pub shards: HashMap<ShardId, Bytes>,
+    pub slots: BTreeMap<(UploadId, Slot), ShardId>,
+    pub blocks: HashMap<Cid, Bytes>,
+    pub commits: BTreeMap<(Cid, u32), Commit>,
+}
+
+pub struct MemoryBackend {
+    pub content: Arc<parking_lot::Mutex<Content>>,
+    pub lie: parking_lot::Mutex<Option<Lie>>,
+    /// Puts that got as far as a sink.
+    pub begun: AtomicU64,
+    /// Status requests inside the backend now.
+    pub inside: watch::Sender<usize>,
+    /// Whether status requests are held.
+    pub is_held: watch::Sender<bool>,
+    record: Signed<NodeRecord>,
+    sequence: Arc<AtomicU64>,
+}
+
+impl MemoryBackend {
+    pub fn new(key: &Keypair) -> Self {
+        Self {
+            content: Arc::default(),
+            lie: parking_lot::Mutex::new(None),
+            begun: AtomicU64::new(0),
+            inside: watch::Sender::new(0),
+            is_held: watch::Sender::new(false),
+            record: record_of(key, NETWORK),
+            sequence: Arc::default(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        let content = self.content.lock();
+        content.shards.is_empty() && content.slots.is_empty() && content.blocks.is_empty()
+    }
+
+    /// Returns once `count` status requests are inside.
+    pub async fn inside(&self, count: usize) {
+        self.inside
+            .subscribe()
+            .wait_for(|inside| *inside == count)
+            .await
+            .expect("the backend lives");
+    }
+
+    fn lies(&self, lie: Lie) -> bool {
+        *self.lie.lock() == Some(lie)
+    }
+
+    fn ack(&self) -> Ack {
+        Ack { sequence: self.sequence.fetch_add(1, SeqCst) }
+    }
+}
+
+pub fn error(code: ErrorCode) -> WireError {
+    WireError { code, message: "by the backend".to_owned(), retry_after_ms: None }
+}
+
+fn flip(bytes: &Bytes) -> Bytes {
+    let mut bytes = BytesMut::from(&bytes[..]);
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    bytes.freeze()
+}
+
+pub struct MemorySink {
+    bytes: BytesMut,
+    content: Arc<parking_lot::Mutex<Content>>,
+    sequence: Arc<AtomicU64>,
+}
+
+impl ShardSink for MemorySink {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), WireError> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    async fn finish(self, place: ShardPlace) -> Result<Ack, WireError> {
+        let bytes = self.bytes.freeze();
+        if ShardId::of(&bytes) != place.shard {
+            return Err(error(ErrorCode::BodyMismatch));
+        }
+        let mut content = self.content.lock();
+        content.shards.insert(place.shard, bytes);
+        content.slots.insert((place.upload, place.slot), place.shard);
+        Ok(Ack { sequence: self.sequence.fetch_add(1, SeqCst) })
+    }
+}
+
+/// Counts a request in and, whatever becomes of it, out.
+struct Visit<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Visit<'a> {
+    fn new(inside: &'a watch::Sender<usize>) -> Self {
+        inside.send_modify(|inside| *inside += 1);
+        Self(inside)
+    }
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|inside| *inside -= 1);
+    }
+}
+
+impl Backend for MemoryBackend {
+    type Sink = MemorySink;
+
+    async fn begin_put(&self, _caller: NodeId, _len: u64) -> Result<MemorySink, WireError> {
+        self.begun.fetch_add(1, SeqCst);
+        let (content, sequence) = (Arc::clone(&self.content), Arc::clone(&self.sequence));
+        Ok(MemorySink { bytes: BytesMut::new(), content, sequence })
+    }
+
+    async fn put_block(
+        &self,
+        _caller: NodeId,
+        _upload: UploadId,
+        cid: Cid,
+        bytes: Bytes,
+    ) -> Result<Ack, WireError> {
+        self.content.lock().blocks.insert(cid, bytes);
+        Ok(self.ack())
+    }
+
+    async fn commit(&self, caller: NodeId, commit: Commit) -> Result<(Ack, u32), WireError> {
+        if commit.terms.owner != caller {
+            return Err(error(ErrorCode::Refused));
+        }
+        let mut content = self.content.lock();
+        let slots = content.slots.keys().filter(|(upload, _)| *upload == commit.upload).count();
+        content.commits.insert((commit.object, commit.group), commit);
+        Ok((self.ack(), u32::try_from(slots).expect("few")))
+    }
+
+    async fn release(&self, caller: NodeId, lease: LeaseId) -> Result<Ack, WireError> {
+        let mut content = self.content.lock();
+        let before = content.commits.len();
+        content
+            .commits
+            .retain(|_, commit| commit.terms.lease != lease || commit.terms.owner != caller);
+        if content.commits.len() == before {
+            Err(error(ErrorCode::NotFound))
+        } else {
+            Ok(self.ack())
+        }
+    }
+
+    async fn renew(
+        &self,
+        caller: NodeId,
+        lease: LeaseId,
+        expiry: Expiry,
+    ) -> Result<Ack, WireError> {
+        let mut content = self.content.lock();
+        let mine = content
+            .commits
+            .values_mut()
+            .find(|commit| commit.terms.lease == lease && commit.terms.owner == caller);
+        mine.ok_or_else(|| error(ErrorCode::NotFound))?.terms.expiry = expiry;
+        Ok(self.ack())
+    }
+
+    async fn shard(&self, _caller: NodeId, shard: ShardId) -> Result<Bytes, WireError> {
+        let bytes = self.content.lock().shards.get(&shard).cloned();
+        let bytes = bytes.ok_or_else(|| error(ErrorCode::NotFound))?;
+        Ok(match *self.lie.lock() {
+            Some(Lie::FlippedByte) => flip(&bytes),
+            Some(Lie::ShortShard) => bytes.slice(..bytes.len() - 1),
+            _ => bytes,
+        })
+    }
+
+    async fn shard_range(
+        &self,
+        _caller: NodeId,
+        shard: ShardId,
+        range: ByteRange,
+    ) -> Result<RangeRead, WireError> {
+        let whole = self.content.lock().shards.get(&shard).cloned();
+        let whole = whole.ok_or_else(|| error(ErrorCode::NotFound))?;
+        let len = whole.len() as u64;
+        let mut hasher = TreeHasher::new(len);
+        hasher.update(&whole);
+        let (_, outboard) = hasher.finish().expect("all bytes were fed");
+        let wanted = range.offset..range.offset + range.len;
+        let mut aligned =
+            align_to_groups(wanted.clone(), len).map_err(|_| error(ErrorCode::BadRequest))?;
+        let proof = Bytes::from(range_proof(&outboard, len, wanted).expect("checked above"));
+        if self.lies(Lie::ShiftedRange) {
+            aligned.start += 1;
+        }
+        let place = |at: u64| usize::try_from(at).expect("in memory");
+        let bytes = whole.slice(place(aligned.start)..place(aligned.end));
+        Ok(RangeRead {
+            shard_len: if self.lies(Lie::WrongShardLen) { len + 64 } else { len },
+            range: ByteRange { offset: aligned.start, len: aligned.end - aligned.start },
+            proof: if self.lies(Lie::FlippedProof) { flip(&proof) } else { proof },
+            bytes: if self.lies(Lie::FlippedByte) { flip(&bytes) } else { bytes },
+        })
+    }
+
+    async fn group(
+        &self,
+        _caller: NodeId,
+        object: Cid,
+        group: u32,
+        with_root: bool,
+    ) -> Result<GroupRead, WireError> {
+        let content = self.content.lock();
+        let commit = content.commits.get(&(object, group));
+        let commit = commit.ok_or_else(|| error(ErrorCode::NotFound))?;
+        let root = with_root.then(|| content.blocks[&object].clone());
+        let root = if self.lies(Lie::FlippedRoot) { root.map(|root| flip(&root)) } else { root };
+        let placement = match *self.lie.lock() {
+            Some(Lie::ForgedPlacement) => forged(&commit.placement),
+            Some(Lie::PlacementOfAnother) => {
+                let other = Keypair::generate_ed25519();
+                crate::setup::commit_of(&other, Cid::of(b"another object")).placement
+            }
+            _ => commit.placement.clone(),
+        };
+        Ok(GroupRead { root, page: None, placement })
+    }
+
+    async fn held(
+        &self,
+        _caller: NodeId,
+        object: Cid,
+        group: u32,
+    ) -> Result<Vec<(Slot, ShardId)>, WireError> {
+        let content = self.content.lock();
+        let commit = content.commits.get(&(object, group));
+        let upload = commit.ok_or_else(|| error(ErrorCode::NotFound))?.upload;
+        let of_upload = content.slots.iter().filter(|((each, _), _)| *each == upload);
+        Ok(of_upload.map(|((_, slot), shard)| (*slot, *shard)).collect())
+    }
+
+    async fn leases(
+        &self,
+        caller: NodeId,
+        _after: Option<(LeaseId, Cid, u32)>,
+    ) -> Result<Vec<LeaseEntry>, WireError> {
+        let content = self.content.lock();
+        let mine = content.commits.values().filter(|commit| commit.terms.owner == caller);
+        Ok(mine
+            .map(|commit| LeaseEntry {
+                lease: commit.terms.lease,
+                kind: commit.terms.kind,
+                remaining: commit.terms.expiry,
+                object: commit.object,
+                group: commit.group,
+                object_bytes: 1,
+            })
+            .collect())
+    }
+
+    async fn members(&self, _after: Option<NodeId>) -> Result<Vec<Signed<NodeRecord>>, WireError> {
+        let mut nodes = vec![self.record.clone()];
+        if self.lies(Lie::ForgedMember) {
+            nodes.push(forged(&self.record));
+        }
+        Ok(nodes)
+    }
+
+    fn node_record(&self) -> Signed<NodeRecord> {
+        self.record.clone()
+    }
+
+    async fn status(&self) -> Result<NodeStatus, WireError> {
+        let _visit = Visit::new(&self.inside);
+        self.is_held
+            .subscribe()
+            .wait_for(|is_held| !is_held)
+            .await
+            .map_err(|_| error(ErrorCode::Internal))?;
+        let shard_count = self.content.lock().shards.len() as u64;
+        Ok(NodeStatus {
+            shard_count,
+            slot_count: shard_count,
+            live_bytes: 0,
+            capacity_bytes: 1 << 40,
+            uptime_secs: 1,
+        })
+    }
+}
+
+/// The same record with one bit of its signature turned.
+fn forged<T: supernode_protocol::signed::SignedBody>(record: &Signed<T>) -> Signed<T> {
+    let mut bytes = record.encode();
+    *bytes.last_mut().expect("a signature") ^= 1;
+    unchecked(&bytes)
+}
+
+fn unchecked<T: supernode_protocol::signed::SignedBody>(bytes: &[u8]) -> Signed<T> {
+    supernode_protocol::wire::decode_frame(bytes).expect("still well formed")
+}

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The relay server and the client against each other on loopback, over a backend in memory.
+
+mod admission;
+mod backend;
+mod bodies;
+mod cancelled;
+mod frames;
+mod lies;
+mod pool;
+mod raw;
+mod round_trips;
+mod setup;
+mod slow;
+mod stop;

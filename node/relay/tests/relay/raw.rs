@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A client that sends whatever bytes it is told to.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quinn::{Connection, Endpoint, RecvStream, SendStream, TokioRuntime};
+use supernode_client::{Keypair, Transport};
+use supernode_protocol::wire::{Request, Response, encode_frame};
+use supernode_tls::frames::read_frame;
+use supernode_tls::identity::{SERVER_NAME, client_config};
+
+use crate::setup::{NETWORK, Setup, loopback};
+
+pub struct Raw {
+    pub connection: Connection,
+    _endpoint: Endpoint,
+}
+
+impl Raw {
+    /// A connection that has not said hello.
+    pub async fn connect(setup: &Setup, key: &Keypair) -> Self {
+        let transport = Transport::default();
+        let mut client = client_config(key).expect("Ed25519");
+        client.transport_config(Arc::new(transport.to_quinn(0)));
+        let socket = transport.bind(loopback(0)).expect("a free port").socket;
+        let settings = transport.endpoint(key).expect("Ed25519");
+        let endpoint =
+            Endpoint::new(settings, None, socket, Arc::new(TokioRuntime)).expect("on a runtime");
+        let connection = endpoint
+            .connect_with(client, setup.relay.local_addr(), SERVER_NAME)
+            .expect("a valid address")
+            .await
+            .expect("a handshake");
+        Self { connection, _endpoint: endpoint }
+    }
+
+    /// A connection on which requests are answered.
+    pub async fn greeted(setup: &Setup, key: &Keypair) -> Self {
+        let raw = Self::connect(setup, key).await;
+        let response = raw.ask(&hello(NETWORK), &[]).await;
+        assert!(matches!(response, Response::Welcome { .. }), "{response:?}");
+        raw
+    }
+
+    pub async fn open(&self, bytes: &[u8]) -> (SendStream, RecvStream) {
+        let (mut send, recv) = self.connection.open_bi().await.expect("a free stream");
+        // The server may stop reading in the middle; what it answers is what counts.
+        let _ = send.write_all(bytes).await;
+        (send, recv)
+    }
+
+    /// Sends bytes and the end of the stream, and reads the answer's frame.
+    pub async fn send(&self, bytes: &[u8]) -> Response {
+        let (mut send, mut recv) = self.open(bytes).await;
+        let _ = send.finish();
+        read_frame(&mut recv).await.expect("an answer")
+    }
+
+    pub async fn ask(&self, request: &Request, body: &[u8]) -> Response {
+        self.send(&message(request, body)).await
+    }
+}
+
+pub fn message(request: &Request, body: &[u8]) -> Vec<u8> {
+    let frame: Bytes = encode_frame(request).expect("a short frame");
+    [&frame[..], body].concat()
+}
+
+pub fn hello(network: &str) -> Request {
+    Request::Hello { network: network.to_owned(), agent: "raw".to_owned(), capability: None }
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Stopping: requests under way are finished, new ones are refused, nothing is waited for for ever.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use supernode_protocol::ids::ShardId;
+use supernode_protocol::wire::ErrorCode;
+
+use crate::setup::{Setup, bytes_of, put_of};
+
+#[tokio::test]
+async fn a_stop_lets_requests_finish_and_refuses_new_ones() {
+    let setup = Setup::new();
+    let (client, peer) = (setup.writer(), setup.peer());
+    client.connect(&peer).await.expect("a connection");
+    setup.backend.is_held.send_replace(true);
+    let under_way = client.status(&peer);
+    let stop = async {
+        setup.backend.inside(1).await;
+        setup.relay.stop(Duration::from_secs(20)).await
+    };
+    let meanwhile = async {
+        setup.backend.inside(1).await;
+        let mut refused = client.members(&peer, None).await;
+        while refused.is_ok() {
+            refused = client.members(&peer, None).await;
+        }
+        let error = refused.expect_err("the loop ends with one");
+        assert_eq!(error.code(), Some(ErrorCode::Unavailable), "{error}");
+        setup.backend.is_held.send_replace(false);
+    };
+    let (status, is_drained, ()) = tokio::join!(under_way, stop, meanwhile);
+    status.expect("it was under way");
+    assert!(is_drained);
+    setup.relay.ended().await;
+    assert_eq!(setup.relay.metrics().connections, 0);
+    assert!(client.status(&peer).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn a_stop_does_not_cut_an_answer_that_is_on_its_way() {
+    let setup = Setup::new();
+    let (client, peer) = (setup.writer(), setup.peer());
+    let bytes = bytes_of(30 << 20);
+    let shard = ShardId::of(&bytes);
+    client.put_shard(&peer, put_of(&bytes)).await.expect("a put");
+    let read = client.shard(&peer, shard, 30 << 20);
+    let stop = async {
+        let has_begun = || setup.relay.metrics().requests_inflight == 1;
+        crate::setup::eventually("the read has begun", has_begun).await;
+        setup.relay.stop(Duration::from_secs(20)).await
+    };
+    let (got, is_drained): (Result<Bytes, _>, bool) = tokio::join!(read, stop);
+    assert_eq!(got.expect("to the last byte"), bytes);
+    assert!(is_drained);
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_ever() {
+    let setup = Setup::new();
+    let (client, peer) = (setup.writer(), setup.peer());
+    setup.backend.is_held.send_replace(true);
+    let stop = async {
+        setup.backend.inside(1).await;
+        setup.relay.stop(Duration::from_millis(100)).await
+    };
+    let (status, is_drained) = tokio::join!(client.status(&peer), stop);
+    assert!(!is_drained);
+    assert!(status.expect_err("cut off").retryable());
+}
