@@ -5,8 +5,6 @@
 
 use alloc::vec::Vec;
 
-use blake3::hazmat::HasherExt as _;
-
 use super::shape::{Node, bytes_in_group, group_count};
 use super::{ChainingValue, GROUP_BYTES, PARENT_BYTES, TreeError, group_value, join};
 use crate::ids::ShardId;
@@ -25,8 +23,9 @@ pub struct TreeHasher {
     len: u64,
     fed: u64,
     groups: u64,
-    /// The group that began in an earlier slice and did not end there.
-    open: Option<blake3::Hasher>,
+    /// The group that began in an earlier slice and did not end there. It is gathered before it is
+    /// hashed, because BLAKE3 is three times slower on slices that cut through its chunks.
+    open: Vec<u8>,
     finished: Vec<Subtree>,
     outboard: Vec<u8>,
 }
@@ -35,8 +34,14 @@ impl TreeHasher {
     /// Starts a shard of `len` bytes. Nothing is allocated for bytes that have not come.
     pub fn new(len: u64) -> Self {
         let groups = group_count(len);
-        let mut hasher =
-            Self { len, fed: 0, groups, open: None, finished: Vec::new(), outboard: Vec::new() };
+        let mut hasher = Self {
+            len,
+            fed: 0,
+            groups,
+            open: Vec::new(),
+            finished: Vec::new(),
+            outboard: Vec::new(),
+        };
         if len == 0 {
             hasher.close_group(group_value(0, &[], true));
         }
@@ -51,29 +56,17 @@ impl TreeHasher {
             let group_end = group * GROUP_BYTES as u64 + bytes_in_group(group, self.len);
             let wanted = usize::try_from(group_end - self.fed).expect("at most one group");
             let (now, rest) = bytes.split_at(wanted.min(bytes.len()));
-            self.fed += now.len() as u64;
             bytes = rest;
-            let ends_here = now.len() == wanted;
-            match self.open.take() {
-                None if ends_here => self.close_group(group_value(group, now, self.groups == 1)),
-                None => {
-                    let mut open = blake3::Hasher::new();
-                    open.set_input_offset(group * GROUP_BYTES as u64).update(now);
-                    self.open = Some(open);
-                }
-                Some(mut open) => {
-                    open.update(now);
-                    if ends_here {
-                        let value = if self.groups == 1 {
-                            *open.finalize().as_bytes()
-                        } else {
-                            open.finalize_non_root()
-                        };
-                        self.close_group(value);
-                    } else {
-                        self.open = Some(open);
-                    }
-                }
+            self.fed += now.len() as u64;
+            if self.open.is_empty() && now.len() == wanted {
+                self.close_group(group_value(group, now, self.groups == 1));
+                continue;
+            }
+            self.open.extend_from_slice(now);
+            if now.len() == wanted {
+                let value = group_value(group, &self.open, self.groups == 1);
+                self.open.clear();
+                self.close_group(value);
             }
         }
         self.fed = self.fed.saturating_add(bytes.len() as u64);
