@@ -56,7 +56,7 @@ const ROWS: &[&[&str]] = &[
     &["supernode-protocol"],
 ];
 
-/// Outside crates that have one home each, so that replacing one is a change to one crate.
+/// Outside crates that have a home, so that replacing one is a change in one place.
 const RESERVED: &[Reserved] = &[
     Reserved {
         dependency: "libp2p",
@@ -72,10 +72,9 @@ const RESERVED: &[Reserved] = &[
             "supernode-object",
             "supernode-protocol",
             "supernode-relay",
-            "supernode-tests",
             "supernode-tls",
         ],
-        why: "keys are handled where peers are named; the store knows none",
+        why: "keys are handled where peers are named; the store names none",
     },
     Reserved {
         dependency: "libp2p-tls",

@@ -93,10 +93,10 @@ pub fn layers(manifest: &Manifest, rows: &[&[&str]]) -> Vec<Remark> {
     remarks
 }
 
-/// Some outside crates belong to one place each.
+/// Some outside crates belong to one place each; tests may borrow them.
 pub fn reserved(manifest: &Manifest, table: &[Reserved]) -> Vec<Remark> {
     let mut remarks = Vec::new();
-    for dependency in manifest.dependencies() {
+    for dependency in manifest.dependencies().into_iter().filter(|dependency| !dependency.dev) {
         let rows = table.iter().filter(|row| row.dependency == dependency.name);
         for row in rows.filter(|row| !row.users.contains(&manifest.name.as_str())) {
             let message = format!("{} may not name {}: {}", manifest.name, row.dependency, row.why);
@@ -222,12 +222,13 @@ mod tests {
     #[test]
     fn reserved_crates_stay_with_their_users() {
         let table = [Reserved { dependency: "swarm", users: &["left"], why: "one place" }];
-        let of = |name: &str| {
-            let rest = "[dev-dependencies]\nswarm.workspace = true\nother.workspace = true";
-            messages(&reserved(&manifest(name, rest), &table))
+        let of = |name: &str, section: &str| {
+            let rest = format!("[{section}]\nswarm.workspace = true\nother.workspace = true");
+            messages(&reserved(&manifest(name, &rest), &table))
         };
-        assert_eq!(of("left"), "");
-        assert_eq!(of("right"), "right may not name swarm: one place");
+        assert_eq!(of("left", "dependencies"), "");
+        assert_eq!(of("right", "dependencies"), "right may not name swarm: one place");
+        assert_eq!(of("right", "dev-dependencies"), "");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! This is the only part of tidy that touches the disk. A rule gets text and gives back remarks;
 //! it never learns where the repository lies.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -45,16 +46,19 @@ impl Source {
         self.text.parse().unwrap_or_else(|error| panic!("{} is not Rust: {error}", self.path))
     }
 
-    /// Whether the whole file is test code: a test or bench crate, or a `tests.rs` beside a module.
+    /// Whether the whole file is test code: in a test or bench crate, or a `tests.rs` or
+    /// `crash_tests.rs` beside a module.
     pub fn is_test_code(&self) -> bool {
         let mut parts = self.path.trim_end_matches(".rs").split('/');
-        parts.any(|part| part == "tests" || part == "benches")
+        parts.any(|part| part == "tests" || part == "benches" || part.ends_with("_tests"))
     }
 }
 
-/// The repository that this crate stands in.
+/// The repository that this crate stands in, asked when the test runs: a build cache may be shared
+/// by several checkouts.
 pub fn repository_root() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let here = env::var_os("CARGO_MANIFEST_DIR").expect("cargo says where the crate lies");
+    let here = Path::new(&here);
     here.parent().expect("the tests crate lies one folder below the root").to_path_buf()
 }
 
@@ -136,5 +140,6 @@ fn test_code_is_known_by_its_place() {
     assert!(at("tests/tidy.rs"));
     assert!(at("benches/benches/encode.rs"));
     assert!(at("node/store/src/index/tests.rs"));
+    assert!(at("node/store/src/index/crash_tests.rs"));
     assert!(!at("node/store/src/index.rs"));
 }
