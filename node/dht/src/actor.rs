@@ -197,23 +197,23 @@ impl Actor {
             }
             Message::Present(record, reply) => {
                 let result = self.present(*record, now);
-                answer(reply, result);
+                self.answer(reply, result);
             }
             Message::Announce(cid, reply) => self.announce(cid, reply, now),
             Message::AnnounceStored(cids, reply) => {
                 let result = self.announce_stored(&cids, now);
-                answer(reply, result);
+                self.answer(reply, result);
             }
             Message::Withdraw(cid, reply) => {
                 self.withdraw(cid);
-                answer(reply, Ok(()));
+                self.answer(reply, Ok(()));
             }
             Message::PublishManifest(cid, block, reply) => {
                 self.publish_manifest(cid, &block, reply, now);
             }
-            Message::Providers(cid, sink) => self.look_up_providers(cid, sink),
-            Message::Manifest(cid, reply) => self.look_up_manifest(cid, reply),
-            Message::Node(node, reply) => self.look_up_node(node, Some(reply)),
+            Message::Providers(cid, sink) => self.look_up_providers(cid, sink, now),
+            Message::Manifest(cid, reply) => self.look_up_manifest(cid, reply, now),
+            Message::Node(node, reply) => self.look_up_node(node, Some(reply), now),
         }
     }
 
@@ -224,7 +224,7 @@ impl Actor {
         self.walk_network(now);
         self.publish_due(now);
         self.settle_lookups(now);
-        self.check_own_record();
+        self.check_own_record(now);
         self.swarm.behaviour_mut().kad.store_mut().sweep(now, SWEEP_RECORDS_MAX);
     }
 
@@ -243,6 +243,12 @@ impl Actor {
         .into_iter()
         .flatten()
         .min()
+    }
+
+    /// Answers a caller who changed something: figures and members show it by then.
+    fn answer<T>(&mut self, reply: Reply<T>, result: Result<T, DhtError>) {
+        self.publish_state();
+        answer(reply, result);
     }
 
     fn publish_state(&mut self) {

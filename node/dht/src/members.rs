@@ -115,6 +115,14 @@ impl Members {
         }
     }
 
+    /// An open connection to `node` no longer answers.
+    pub(crate) fn silent(&mut self, node: NodeId, now: Instant) {
+        let open = self.peers.get(&node).is_some_and(|peer| peer.link == Link::Open);
+        if open {
+            self.disconnected(node, false, now);
+        }
+    }
+
     /// A probe of `node` failed.
     pub(crate) fn probe_failed(&mut self, node: NodeId, now: Instant) {
         let Some(peer) = self.peers.get_mut(&node) else { return };

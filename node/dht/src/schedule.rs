@@ -6,6 +6,7 @@
 //! whole table for that and start everything at once; this schedule keeps one due time per record,
 //! spreads them by the hash of the record, and hands out only as many as the caller can run.
 
+use std::collections::hash_map::Entry::Vacant;
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
@@ -90,8 +91,8 @@ impl Schedule {
     }
 
     fn add_at(&mut self, item: Item, due: Instant) {
-        if !self.entries.contains_key(&item) {
-            self.entries.insert(item, Entry { due: Some(due), failures: 0, reach: None });
+        if let Vacant(entry) = self.entries.entry(item) {
+            entry.insert(Entry { due: Some(due), failures: 0, reach: None });
             self.queue.insert((due, item));
         }
     }

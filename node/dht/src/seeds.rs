@@ -21,6 +21,7 @@ struct Seed {
     // The next dial. None while it is connected.
     due: Option<Instant>,
     failures: u32,
+    foreign: bool,
 }
 
 /// All bootstrap peers but ourselves.
@@ -39,7 +40,13 @@ impl Seeds {
                 seed.addresses.push(address.clone());
             } else {
                 let addresses = vec![address.clone()];
-                seeds.push(Seed { peer: *peer, addresses, due: Some(now), failures: 0 });
+                seeds.push(Seed {
+                    peer: *peer,
+                    addresses,
+                    due: Some(now),
+                    failures: 0,
+                    foreign: false,
+                });
             }
         }
         Self { answered: seeds.is_empty(), seeds }
@@ -77,6 +84,12 @@ impl Seeds {
             seed.failures = seed.failures.saturating_add(1);
             seed.due = Some(now + wait + wait / 4 * u32::from(last) / 256);
         }
+    }
+
+    /// The peer belongs to another network. Says so the first time only.
+    pub(crate) fn foreign(&mut self, peer: &PeerId) -> bool {
+        let seed = self.seeds.iter_mut().find(|seed| seed.peer == *peer);
+        seed.is_some_and(|seed| !std::mem::replace(&mut seed.foreign, true))
     }
 
     /// The configured addresses of a bootstrap peer.

@@ -2,17 +2,21 @@
 //! TCP, names, Noise, Yamux; and the gate that no dial gets around.
 //!
 //! The gate sits below name resolution, so a name that leads to a forbidden address is refused as
-//! well. Listening is not its business: what is configured there is meant.
+//! well. Which addresses to listen on is not its business: what is configured there is meant.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use libp2p::core::muxing::StreamMuxerBox;
-use libp2p::core::transport::{Boxed, DialOpts, ListenerId, TransportError, TransportEvent};
+use libp2p::core::transport::{
+    Boxed, DialOpts, ListenerId, PortUse, TransportError, TransportEvent,
+};
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
+use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, Transport, dns, noise, tcp, yamux};
 
 use crate::addresses::AddressRule;
@@ -58,7 +62,12 @@ where
         .boxed())
 }
 
-/// Refuses to dial what [`AddressRule`] does not allow.
+/// Refuses to dial what [`AddressRule`] does not allow, and to share a port.
+///
+/// Beneath it every listening socket is bound so that others may bind the same port, and dials
+/// start from that port. The first lets two nodes share a port unnoticed, each getting half of the
+/// connections; the second makes two nodes that dial each other at once meet in one TCP connection
+/// with two initiators, which no handshake survives. Neither is wanted here.
 struct Gate<T> {
     inner: T,
     rule: AddressRule,
@@ -78,6 +87,9 @@ where
         id: ListenerId,
         address: Multiaddr,
     ) -> Result<(), TransportError<Self::Error>> {
+        if let Some(socket) = socket_of(&address).filter(|socket| socket.port() != 0) {
+            TcpListener::bind(socket).map_err(TransportError::Other)?;
+        }
         self.inner.listen_on(id, address)
     }
 
@@ -91,7 +103,7 @@ where
         options: DialOpts,
     ) -> Result<Self::Dial, TransportError<Self::Error>> {
         if self.rule.allows(&address) {
-            self.inner.dial(address, options)
+            self.inner.dial(address, DialOpts { port_use: PortUse::New, ..options })
         } else {
             Err(TransportError::MultiaddrNotSupported(address))
         }
@@ -102,5 +114,49 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
         Pin::new(&mut self.inner).poll(cx)
+    }
+}
+
+fn socket_of(address: &Multiaddr) -> Option<SocketAddr> {
+    let mut parts = address.iter();
+    let ip = match parts.next()? {
+        Protocol::Ip4(ip) => IpAddr::V4(ip),
+        Protocol::Ip6(ip) => IpAddr::V6(ip),
+        _ => return None,
+    };
+    match parts.next()? {
+        Protocol::Tcp(port) => Some(SocketAddr::new(ip, port)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::core::Endpoint;
+    use libp2p::core::transport::{DialOpts, PortUse, TransportError};
+    use libp2p::{Multiaddr, Transport, tcp};
+
+    use super::Gate;
+    use crate::addresses::AddressRule;
+
+    fn dials(allow_private: bool, address: &str) -> bool {
+        let inner = tcp::tokio::Transport::new(tcp::Config::default());
+        let mut gate = Gate { inner, rule: AddressRule { allow_private } };
+        let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::Reuse };
+        let address: Multiaddr = address.parse().expect("a multiaddress");
+        // The future is dropped: nothing is sent.
+        match gate.dial(address, options) {
+            Ok(_) => true,
+            Err(TransportError::MultiaddrNotSupported(_)) => false,
+            Err(TransportError::Other(error)) => panic!("{error}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn no_dial_gets_around_the_address_rule() {
+        assert!(dials(false, "/ip4/8.8.8.8/tcp/1"));
+        assert!(!dials(false, "/ip4/127.0.0.1/tcp/1"));
+        assert!(!dials(false, "/ip4/169.254.169.254/tcp/80"));
+        assert!(dials(true, "/ip4/127.0.0.1/tcp/1"));
     }
 }

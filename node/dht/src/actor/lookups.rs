@@ -26,6 +26,8 @@ use crate::handle::Reply;
 use crate::keys::{content_key, node_key, node_of};
 use crate::schedule::{Item, Outcome};
 
+/// Lookups for the member table at the same time; they take no room of callers.
+const MEMBER_LOOKUPS_MAX: usize = 32;
 /// How long a better node record is waited for.
 const NODE_SETTLE: Duration = Duration::from_millis(750);
 
@@ -44,14 +46,15 @@ enum Purpose {
 pub(super) struct Lookups {
     queries: HashMap<QueryId, Purpose>,
     settling: Vec<(Instant, QueryId)>,
+    callers: usize,
+    members: usize,
     publications: usize,
-    walks: usize,
 }
 
 impl Lookups {
-    /// Lookups, publications and walks left out.
+    /// Lookups of callers.
     pub(super) fn running(&self) -> usize {
-        self.queries.len() - self.publications - self.walks
+        self.callers
     }
 
     pub(super) fn publications(&self) -> usize {
@@ -59,17 +62,44 @@ impl Lookups {
     }
 
     pub(super) fn publish(&mut self, id: QueryId, item: Item, reach: usize) {
-        self.publications += 1;
-        self.queries.insert(id, Purpose::Publication { item, reach });
+        self.insert(id, Purpose::Publication { item, reach });
     }
 
     pub(super) fn walk(&mut self, id: QueryId) {
-        self.walks += 1;
-        self.queries.insert(id, Purpose::Walk);
+        self.insert(id, Purpose::Walk);
+    }
+
+    fn insert(&mut self, id: QueryId, purpose: Purpose) {
+        if let Some(count) = self.count_of(&purpose) {
+            *count += 1;
+        }
+        self.queries.insert(id, purpose);
+    }
+
+    fn count_of(&mut self, purpose: &Purpose) -> Option<&mut usize> {
+        match purpose {
+            Purpose::Node { reply: None, .. } => Some(&mut self.members),
+            Purpose::Providers { .. } | Purpose::Manifest { .. } | Purpose::Node { .. } => {
+                Some(&mut self.callers)
+            }
+            Purpose::Publication { .. } => Some(&mut self.publications),
+            Purpose::Walk => None,
+        }
     }
 
     pub(super) fn next_settle(&self) -> Option<Instant> {
         self.settling.iter().map(|(at, _)| *at).min()
+    }
+
+    fn abandoned(&self) -> Vec<QueryId> {
+        let abandoned = |purpose: &Purpose| match purpose {
+            Purpose::Providers { sink, .. } => sink.is_closed(),
+            Purpose::Manifest { reply, .. } => reply.as_ref().is_some_and(Reply::is_closed),
+            Purpose::Node { reply, .. } => reply.as_ref().is_some_and(Reply::is_closed),
+            Purpose::Publication { .. } | Purpose::Walk => false,
+        };
+        let queries = self.queries.iter().filter(|(_, purpose)| abandoned(purpose));
+        queries.map(|(id, _)| *id).collect()
     }
 
     fn settle(&mut self, id: QueryId, at: Instant) {
@@ -88,10 +118,8 @@ impl Lookups {
     fn remove(&mut self, id: QueryId) -> Option<Purpose> {
         let purpose = self.queries.remove(&id)?;
         self.settling.retain(|(_, settling)| *settling != id);
-        match purpose {
-            Purpose::Publication { .. } => self.publications -= 1,
-            Purpose::Walk => self.walks -= 1,
-            _ => {}
+        if let Some(count) = self.count_of(&purpose) {
+            *count -= 1;
         }
         Some(purpose)
     }
@@ -102,41 +130,52 @@ impl Actor {
         &mut self,
         cid: Cid,
         sink: mpsc::Sender<Result<NodeId, DhtError>>,
+        now: Instant,
     ) {
-        if let Err(busy) = self.admit_lookup() {
+        if let Err(busy) = self.admit_lookup(now) {
             let _ = sink.try_send(Err(busy));
             return;
         }
         let id = self.swarm.behaviour_mut().kad.get_providers(content_key(cid));
         let found = HashSet::new();
-        self.lookups.queries.insert(id, Purpose::Providers { cid, sink, found });
+        self.lookups.insert(id, Purpose::Providers { cid, sink, found });
     }
 
-    pub(super) fn look_up_manifest(&mut self, cid: Cid, reply: Reply<Option<Bytes>>) {
+    pub(super) fn look_up_manifest(&mut self, cid: Cid, reply: Reply<Option<Bytes>>, now: Instant) {
         let table = self.swarm.behaviour_mut().kad.store_mut();
         if let Some(held) = table.value(&content_key(cid)) {
             let block = admission::found_manifest(cid, held.to_vec());
             return answer(reply, Ok(block.ok()));
         }
-        if let Err(busy) = self.admit_lookup() {
+        if let Err(busy) = self.admit_lookup(now) {
             return answer(reply, Err(busy));
         }
         let id = self.swarm.behaviour_mut().kad.get_record(content_key(cid));
-        self.lookups.queries.insert(id, Purpose::Manifest { cid, reply: Some(reply) });
+        self.lookups.insert(id, Purpose::Manifest { cid, reply: Some(reply) });
     }
 
     /// Without `reply` it is for the member table, to which every answer goes anyway.
-    pub(super) fn look_up_node(&mut self, node: NodeId, reply: Option<NodeReply>) {
-        if let Err(busy) = self.admit_lookup() {
-            // The member table asks again by itself.
+    pub(super) fn look_up_node(&mut self, node: NodeId, reply: Option<NodeReply>, now: Instant) {
+        if reply.is_none() {
+            if self.lookups.members >= MEMBER_LOOKUPS_MAX {
+                // The member table asks again by itself.
+                return;
+            }
+        } else if let Err(busy) = self.admit_lookup(now) {
             return reply_to(reply, Err(busy));
         }
         let id = self.swarm.behaviour_mut().kad.get_record(node_key(node));
-        self.lookups.queries.insert(id, Purpose::Node { node, best: None, reply });
+        self.lookups.insert(id, Purpose::Node { node, best: None, reply });
     }
 
-    fn admit_lookup(&mut self) -> Result<(), DhtError> {
+    fn admit_lookup(&mut self, now: Instant) -> Result<(), DhtError> {
         let limit = self.config.lookups_max;
+        if self.lookups.running() >= limit {
+            // Queries nobody waits for any more make room.
+            for id in self.lookups.abandoned() {
+                self.finish(id, now);
+            }
+        }
         if self.lookups.running() >= limit {
             return Err(DhtError::Busy { limit });
         }
@@ -145,10 +184,10 @@ impl Actor {
     }
 
     /// Asks the network for our own record, to learn whether it knows a newer one.
-    pub(super) fn check_own_record(&mut self) {
+    pub(super) fn check_own_record(&mut self, now: Instant) {
         if self.own_check_due && self.members.len() > 0 {
             self.own_check_due = false;
-            self.look_up_node(self.local, None);
+            self.look_up_node(self.local, None, now);
         }
     }
 

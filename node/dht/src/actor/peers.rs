@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use libp2p::kad::{K_VALUE, RoutingUpdate};
-use libp2p::swarm::dial_opts::DialOpts;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionError, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, identify, ping};
 use supernode_protocol::ids::NodeId;
@@ -71,11 +71,16 @@ impl Actor {
                 ..
             })) => self.on_identified(peer_id, &info, now),
             SwarmEvent::Behaviour(ProtocolsEvent::Ping(ping::Event {
+                peer,
                 connection,
                 result: Err(ping::Failure::Timeout | ping::Failure::Other { .. }),
-                ..
             })) => {
+                // The close waits for the other side, so a peer that stands still is reported as
+                // closed much later or never. It is in doubt from now on.
                 self.swarm.close_connection(connection);
+                if let Some(node) = node_of(&peer) {
+                    self.members.silent(node, now);
+                }
             }
             SwarmEvent::ConnectionEstablished { connection_id, .. } => {
                 self.probes.remove(&connection_id);
@@ -147,7 +152,7 @@ impl Actor {
 
     fn turn_away(&mut self, peer: PeerId, version: &str, now: Instant) {
         self.metrics.other_network_total += 1;
-        if !self.seeds.addresses(&peer).is_empty() {
+        if self.seeds.foreign(&peer) {
             let shown: String = version.chars().take(100).collect();
             tracing::warn!(%peer, shown, "a bootstrap peer belongs to another network");
         }
@@ -176,7 +181,11 @@ impl Actor {
         for request in self.members.poll(now, MEMBER_REQUESTS_MAX) {
             match request {
                 Request::Probe(node, addresses) => {
-                    let options = DialOpts::peer_id(node.peer_id()).addresses(addresses).build();
+                    // Also beside a connection: it may be one that never ends its closing.
+                    let options = DialOpts::peer_id(node.peer_id())
+                        .condition(PeerCondition::NotDialing)
+                        .addresses(addresses)
+                        .build();
                     let id = options.connection_id();
                     match self.swarm.dial(options) {
                         Ok(()) => {
@@ -185,10 +194,12 @@ impl Actor {
                         Err(error) => self.on_probe_error(node, &error, now),
                     }
                 }
-                Request::Lookup(node) => self.look_up_node(node, None),
+                Request::Lookup(node) => self.look_up_node(node, None, now),
                 Request::Forget(node) => {
                     tracing::info!(%node, "a node is gone");
-                    self.swarm.behaviour_mut().kad.remove_peer(&node.peer_id());
+                    let peer = node.peer_id();
+                    self.swarm.behaviour_mut().kad.remove_peer(&peer);
+                    self.seeds.lost(&peer, now);
                 }
             }
         }

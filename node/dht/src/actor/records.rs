@@ -11,7 +11,7 @@ use supernode_protocol::ids::Cid;
 use supernode_protocol::node_record::NodeRecord;
 use supernode_protocol::signed::Signed;
 
-use crate::actor::{Actor, answer};
+use crate::actor::Actor;
 use crate::admission::{self, Proven, Rejection, VALUE_BYTES_MAX};
 use crate::error::DhtError;
 use crate::handle::Reply;
@@ -141,7 +141,7 @@ impl Actor {
                 self.schedule.add(Item::Provider(cid), now);
                 self.wait_for(Item::Provider(cid), reply);
             }
-            Err(error) => answer(reply, Err(error)),
+            Err(error) => self.answer(reply, Err(error)),
         }
     }
 
@@ -182,11 +182,11 @@ impl Actor {
             }
             Err(StoreError::ValueTooLarge) => {
                 let size = block.len();
-                answer(reply, Err(DhtError::ManifestTooLarge { size, max: VALUE_BYTES_MAX }));
+                self.answer(reply, Err(DhtError::ManifestTooLarge { size, max: VALUE_BYTES_MAX }));
             }
             Err(_) => {
                 let setting = "records.own_manifests_max";
-                answer(reply, Err(DhtError::Full { limit, setting }));
+                self.answer(reply, Err(DhtError::Full { limit, setting }));
             }
         }
     }
@@ -204,7 +204,7 @@ impl Actor {
     /// Lets the caller wait for the first publication, unless there is nothing to wait for.
     fn wait_for(&mut self, item: Item, reply: Reply<()>) {
         if self.schedule.is_published(item) || self.members.len() == 0 {
-            answer(reply, Ok(()));
+            self.answer(reply, Ok(()));
         } else {
             self.waiting.entry(item).or_default().push(reply);
         }
@@ -212,7 +212,7 @@ impl Actor {
 
     fn release(&mut self, item: Item) {
         for reply in self.waiting.remove(&item).unwrap_or_default() {
-            answer(reply, Ok(()));
+            self.answer(reply, Ok(()));
         }
     }
 

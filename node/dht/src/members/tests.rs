@@ -147,3 +147,17 @@ fn the_table_is_bounded_and_so_is_the_work_per_poll() {
     assert_eq!(members.poll(now, 3).len(), 3);
     assert_eq!(members.poll(now, 3).len(), 2);
 }
+
+#[test]
+fn several_silent_connections_start_one_row_of_probes() {
+    let now = Instant::now();
+    let (mut members, node, _) = one_member(now);
+    members.silent(node, now);
+    assert_eq!(members.poll(now, 8), probe(node));
+    members.probe_failed(node, now);
+    members.silent(node, now);
+    assert!(members.poll(now, 8).is_empty());
+    assert_eq!(members.poll(now + PROBE_WAIT, 8), probe(node));
+    members.probe_failed(node, now + PROBE_WAIT);
+    assert_eq!(members.poll(now + PROBE_WAIT, 8), [Request::Forget(node)]);
+}

@@ -23,8 +23,7 @@ pub(crate) struct Attacker {
     victim: PeerId,
 }
 
-fn protocols(key: &Keypair) -> Protocols {
-    let local = key.public().to_peer_id();
+fn protocols(key: &Keypair, posing_as: PeerId) -> Protocols {
     let name = StreamProtocol::try_from_owned(kad_protocol(NETWORK)).expect("it has a slash");
     let room = MemoryStoreConfig {
         max_records: 1 << 20,
@@ -34,7 +33,8 @@ fn protocols(key: &Keypair) -> Protocols {
     };
     let mut config = kad::Config::new(name);
     config.set_max_packet_size(1 << 20);
-    let mut kad = kad::Behaviour::with_config(local, MemoryStore::with_config(local, room), config);
+    let mut kad =
+        kad::Behaviour::with_config(posing_as, MemoryStore::with_config(posing_as, room), config);
     kad.set_mode(Some(kad::Mode::Server));
     let identify = identify::Config::new(identify_protocol(NETWORK), key.public());
     Protocols { kad, identify: identify::Behaviour::new(identify) }
@@ -44,11 +44,17 @@ impl Attacker {
     /// Connects to its victim and learns its address, so that queries reach it.
     pub(crate) async fn of(victim: &Dht) -> Self {
         let key = Keypair::generate_ed25519();
+        let own = key.public().to_peer_id();
+        Self::posing_as(own, key, victim).await
+    }
+
+    /// Connects as `key`, and says in all it sends that it is `name`.
+    pub(crate) async fn posing_as(name: PeerId, key: Keypair, victim: &Dht) -> Self {
         let mut swarm = SwarmBuilder::with_existing_identity(key.clone())
             .with_tokio()
             .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
             .expect("a transport")
-            .with_behaviour(protocols)
+            .with_behaviour(|key| protocols(key, name))
             .expect("no fallible part")
             .with_swarm_config(|config| {
                 config.with_idle_connection_timeout(std::time::Duration::from_secs(600))

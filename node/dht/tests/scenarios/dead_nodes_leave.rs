@@ -51,7 +51,7 @@ async fn a_restarted_node_enters_again_with_its_new_record() {
         listen: vec![format!("/ip4/127.0.0.1/tcp/{}", free_port())],
         ..server(&bootstrap)
     };
-    let (runtime, _) = on_its_own(config.clone(), key.clone());
+    let (runtime, _before) = on_its_own(config.clone(), key.clone());
     let all: Vec<_> = nodes.iter().collect();
     eventually::members(&all, 4).await;
     runtime.shutdown_background();

@@ -99,3 +99,20 @@ async fn a_lying_neighbour_cannot_pass_off_a_false_manifest() {
     assert_eq!(answer, Ok(None));
     assert_eq!(victim.metrics().rejected_total(Rejection::Hash), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_announces_for_somebody_else() {
+    let victim = start(server(&[])).await;
+    let framed = Keypair::generate_ed25519().public().to_peer_id();
+    let key = Keypair::generate_ed25519();
+    let mut attacker = Attacker::posing_as(framed, key, &victim).await;
+    attacker.provide(content_key(Cid::of(b"framed"))).await;
+    // The library drops such a record before anybody could count it. What is sent after it shows
+    // that it has been through.
+    for block in [&b"first"[..], b"second", b"third"] {
+        attacker.put(content_key(Cid::of(block)), block.to_vec()).await;
+    }
+    let through = eventually::figures(&victim, "through", |m| m.manifests == 3);
+    attacker.while_answering(through).await;
+    assert_eq!((victim.metrics().providers, victim.metrics().provider_keys), (0, 0));
+}

@@ -8,6 +8,7 @@ mod network;
 mod dead_nodes_leave;
 mod floods_are_bounded;
 mod forged_records;
+mod frozen_node;
 mod identity_and_sequence;
 mod late_client;
 mod networks_do_not_mix;
