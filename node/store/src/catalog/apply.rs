@@ -1,0 +1,593 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From one record to the changes it makes.
+
+use supernode_protocol::ids::{Cid, LeaseId, ShardId, UploadId};
+use supernode_protocol::lease::{Expiry, LeaseKind, LeaseTerms};
+use supernode_protocol::placement::PlacementRecord;
+use supernode_protocol::signed::Signed;
+
+use super::entries::{GroupEntry, Kept, LeaseState, State, UploadEntry, encode};
+use super::query::PAGE;
+use super::usage::Usage;
+use super::{
+    Body, Catalog, Entry, Event, Freed, GroupEvent, HeldGroup, IndexError, Kv, LeaseChange, Thing,
+    keys,
+};
+use crate::record::{CommitBody, Holder, Placed, cid_of, shard_of};
+
+/// An upload moves in its queue at most once in this time.
+const UPLOAD_QUEUE_SECS: u64 = 60;
+
+/// Applies one record and says what others may want to hear of.
+///
+/// # Errors
+/// Only when the map cannot be read; its changes must then be dropped.
+pub fn apply<K: Kv>(kv: &mut K, entry: &Entry<'_>) -> Result<Vec<Event>, IndexError> {
+    let usage = Catalog(&*kv).usage()?;
+    let mut change = Change { kv, usage, entry, events: Vec::new() };
+    change.usage.records += 1;
+    change.usage.log_bytes += entry.record_len;
+    match entry.body {
+        Body::Shard(placed) => {
+            change.keep(Thing::Shard(shard_of(entry.id)))?;
+            change.place(placed)?;
+        }
+        Body::Slot(placed) => change.place(placed)?,
+        Body::Block(holder) => {
+            change.keep(Thing::Block(cid_of(entry.id)))?;
+            change.hold(holder)?;
+        }
+        Body::BlockRef(holder) => change.hold(holder)?,
+        Body::Commit(body) => change.commit(body)?,
+        Body::Placement(record) => change.placement(record)?,
+        Body::Lease(LeaseChange::Renew { lease, expiry }) => change.renew(*lease, *expiry)?,
+        Body::Lease(LeaseChange::Release { lease } | LeaseChange::Expire { lease }) => {
+            change.end_lease(*lease)?;
+        }
+        Body::Lease(LeaseChange::Abandon { upload }) => change.abandon(*upload)?,
+        Body::Tombstone(freed) => change.bury(*freed)?,
+        Body::Clock { .. } | Body::Journal(_) => {}
+    }
+    let Change { usage, events, kv, .. } = change;
+    kv.put(keys::usage(), encode(&usage));
+    Ok(events)
+}
+
+struct Change<'a, K> {
+    kv: &'a mut K,
+    usage: Usage,
+    entry: &'a Entry<'a>,
+    events: Vec<Event>,
+}
+
+/// How the references of a shard or block change.
+#[derive(Clone, Copy)]
+enum Shift {
+    AddLive,
+    DropLive,
+    DropTrash,
+    ToTrash,
+    ToLive,
+}
+
+impl<K: Kv> Change<'_, K> {
+    fn query(&self) -> Catalog<'_, K> {
+        Catalog(&*self.kv)
+    }
+
+    // --- bytes -----------------------------------------------------------------------------
+
+    /// A record with bytes: the place to read them from now on.
+    fn keep(&mut self, thing: Thing) -> Result<(), IndexError> {
+        let (at, payload_start) = (self.entry.at, self.entry.payload_start);
+        let len = self.entry.payload_len;
+        let old = self.query().kept(thing)?;
+        // Without an older record it is dead until the first reference; with one, the older dies.
+        self.tallies(thing).dead.add(len);
+        if old.is_none() {
+            self.kv.put(keys::queue_dead(thing), Vec::new());
+            if self.kv.get(&keys::tombstone(thing))?.is_some() {
+                self.kv.delete(keys::tombstone(thing));
+                self.usage.tombstones -= 1;
+            }
+        }
+        let (live, trash) = old.map_or((0, 0), |old| (old.live, old.trash));
+        self.kv.put(keys::thing(thing), encode(&Kept { at, payload_start, len, live, trash }));
+        Ok(())
+    }
+
+    fn tallies(&mut self, thing: Thing) -> &mut super::usage::ByState {
+        match thing {
+            Thing::Shard(_) => &mut self.usage.shards,
+            Thing::Block(_) => &mut self.usage.blocks,
+        }
+    }
+
+    /// Changes references; a thing that is not there (lost to damage) is skipped.
+    fn shift(&mut self, thing: Thing, shift: Shift) -> Result<(), IndexError> {
+        let Some(mut kept) = self.query().kept(thing)? else { return Ok(()) };
+        let before = kept.state();
+        let (live, trash) = match shift {
+            Shift::AddLive => (kept.live.saturating_add(1), kept.trash),
+            Shift::DropLive => (kept.live.saturating_sub(1), kept.trash),
+            Shift::DropTrash => (kept.live, kept.trash.saturating_sub(1)),
+            Shift::ToTrash => (kept.live.saturating_sub(1), kept.trash.saturating_add(1)),
+            Shift::ToLive => (kept.live.saturating_add(1), kept.trash.saturating_sub(1)),
+        };
+        (kept.live, kept.trash) = (live, trash);
+        let after = kept.state();
+        if before != after {
+            let tallies = self.tallies(thing);
+            tallies.of(before).remove(kept.len);
+            tallies.of(after).add(kept.len);
+        }
+        if before == State::Live && after != State::Live {
+            self.events.push(Event::Unwanted(thing));
+        }
+        match (before, after) {
+            (State::Dead, State::Live | State::Trash) => self.kv.delete(keys::queue_dead(thing)),
+            (State::Live | State::Trash, State::Dead) => {
+                self.kv.put(keys::queue_dead(thing), Vec::new());
+            }
+            _ => {}
+        }
+        self.kv.put(keys::thing(thing), encode(&kept));
+        Ok(())
+    }
+
+    fn shard_len(&self, shard: ShardId) -> Result<u64, IndexError> {
+        Ok(self.query().kept(Thing::Shard(shard))?.map_or(0, |kept| kept.len))
+    }
+
+    // --- uploads ---------------------------------------------------------------------------
+
+    /// The upload of a record, opened by it if need be.
+    fn open(&mut self, holder: &Holder) -> Result<UploadEntry, IndexError> {
+        let now = self.entry.running_secs;
+        let queue = |secs| keys::queue_upload(secs, holder.upload);
+        let Some(mut upload) = self.query().upload(holder.upload)? else {
+            self.usage.leases_of_kind_mut(LeaseKind::Upload).count += 1;
+            self.kv.put(queue(now), Vec::new());
+            return Ok(UploadEntry {
+                owner: holder.owner,
+                used_secs: now,
+                queued_secs: now,
+                slot_count: 0,
+                slot_bytes: 0,
+                block_count: 0,
+            });
+        };
+        upload.used_secs = now.max(upload.used_secs);
+        if upload.used_secs >= upload.queued_secs + UPLOAD_QUEUE_SECS {
+            self.kv.delete(queue(upload.queued_secs));
+            self.kv.put(queue(upload.used_secs), Vec::new());
+            upload.queued_secs = upload.used_secs;
+        }
+        Ok(upload)
+    }
+
+    /// Writes an upload back, or closes it when it holds nothing any more.
+    fn close(&mut self, id: UploadId, upload: &UploadEntry) {
+        if upload.slot_count == 0 && upload.block_count == 0 {
+            self.kv.delete(keys::upload(id));
+            self.kv.delete(keys::queue_upload(upload.queued_secs, id));
+            self.usage.leases_of_kind_mut(LeaseKind::Upload).count -= 1;
+        } else {
+            self.kv.put(keys::upload(id), encode(upload));
+        }
+    }
+
+    fn place(&mut self, placed: &Placed) -> Result<(), IndexError> {
+        let shard = shard_of(self.entry.id);
+        let Placed { holder, slot } = placed;
+        if self.query().kept(Thing::Shard(shard))?.is_none() {
+            return Ok(());
+        }
+        let mut upload = self.open(holder)?;
+        let key = keys::upload_slot(holder.upload, *slot);
+        let old = self.kv.get(&key)?.and_then(|value| ShardId::from_slice(&value));
+        if old != Some(shard) {
+            if let Some(old) = old {
+                self.unplace(&mut upload, old)?;
+            }
+            let len = self.shard_len(shard)?;
+            self.shift(Thing::Shard(shard), Shift::AddLive)?;
+            self.kv.put(key, shard.as_bytes().to_vec());
+            upload.slot_count += 1;
+            upload.slot_bytes += len;
+            self.usage.upload_slots += 1;
+            self.usage.leases_of_kind_mut(LeaseKind::Upload).bytes += len;
+        }
+        self.close(holder.upload, &upload);
+        Ok(())
+    }
+
+    /// Takes a slot's figures out of its upload, and its reference off its shard.
+    fn unplace(&mut self, upload: &mut UploadEntry, shard: ShardId) -> Result<(), IndexError> {
+        self.uncount(upload, shard)?;
+        self.shift(Thing::Shard(shard), Shift::DropLive)
+    }
+
+    fn uncount(&mut self, upload: &mut UploadEntry, shard: ShardId) -> Result<(), IndexError> {
+        let len = self.shard_len(shard)?;
+        upload.slot_count -= 1;
+        upload.slot_bytes = upload.slot_bytes.saturating_sub(len);
+        self.usage.upload_slots -= 1;
+        let usage = self.usage.leases_of_kind_mut(LeaseKind::Upload);
+        usage.bytes = usage.bytes.saturating_sub(len);
+        Ok(())
+    }
+
+    fn hold(&mut self, holder: &Holder) -> Result<(), IndexError> {
+        let cid = cid_of(self.entry.id);
+        if self.query().kept(Thing::Block(cid))?.is_none() {
+            return Ok(());
+        }
+        let mut upload = self.open(holder)?;
+        let key = keys::upload_block(holder.upload, cid);
+        if self.kv.get(&key)?.is_none() {
+            self.shift(Thing::Block(cid), Shift::AddLive)?;
+            self.kv.put(key, Vec::new());
+            upload.block_count += 1;
+        }
+        self.close(holder.upload, &upload);
+        Ok(())
+    }
+
+    fn drop_block(
+        &mut self,
+        id: UploadId,
+        upload: &mut UploadEntry,
+        cid: Cid,
+    ) -> Result<(), IndexError> {
+        let key = keys::upload_block(id, cid);
+        if self.kv.get(&key)?.is_some() {
+            self.kv.delete(key);
+            upload.block_count -= 1;
+            self.shift(Thing::Block(cid), Shift::DropLive)?;
+        }
+        Ok(())
+    }
+
+    fn abandon(&mut self, id: UploadId) -> Result<(), IndexError> {
+        let Some(mut upload) = self.query().upload(id)? else { return Ok(()) };
+        loop {
+            let prefix = keys::upload_slots(id);
+            let pairs = self.query().under(&prefix, PAGE)?;
+            if pairs.is_empty() {
+                break;
+            }
+            for (key, value) in pairs {
+                if let Some(shard) = ShardId::from_slice(&value) {
+                    self.unplace(&mut upload, shard)?;
+                }
+                self.kv.delete(key);
+            }
+        }
+        let prefix = keys::upload_blocks(id);
+        for (key, _) in self.query().under(&prefix, usize::MAX)? {
+            if let Some(cid) = keys::KeyParts::after(&key, prefix.len()).cid() {
+                self.drop_block(id, &mut upload, cid)?;
+            }
+        }
+        self.close(id, &UploadEntry { slot_count: 0, block_count: 0, ..upload });
+        Ok(())
+    }
+
+    // --- groups ----------------------------------------------------------------------------
+
+    fn commit(&mut self, body: &CommitBody) -> Result<(), IndexError> {
+        let commit = &body.commit;
+        let (object, number) = (commit.object, commit.group);
+        let mut group = self.join_group(body)?;
+        let mut upload = self.query().upload(commit.upload)?;
+        let added = match upload.as_mut() {
+            Some(upload) => self.adopt_slots(body, upload, &mut group)?,
+            None => 0,
+        };
+        for lease in self.query().leases_of_group(object, number)? {
+            if let Some(state) = self.query().lease(lease)? {
+                self.usage.leases_of_kind_mut(state.kind).bytes += added;
+            }
+        }
+        if let Some(mut upload) = upload {
+            self.drop_block(commit.upload, &mut upload, object)?;
+            if let Some(page) = commit.page {
+                self.drop_block(commit.upload, &mut upload, page)?;
+            }
+            self.close(commit.upload, &upload);
+        }
+        self.cover(&commit.terms, object, number, &mut group)?;
+        group.commit = self.entry.at;
+        self.consider(&commit.placement, &mut group);
+        self.kv.put(keys::group(object, number), encode(&group));
+        let held = HeldGroup { object, group: number, page: group.page };
+        self.events.push(Event::Group(GroupEvent::Committed(held)));
+        Ok(())
+    }
+
+    /// The group of a commit: new, as it is, or out of the trash.
+    fn join_group(&mut self, body: &CommitBody) -> Result<GroupEntry, IndexError> {
+        let commit = &body.commit;
+        let (object, number) = (commit.object, commit.group);
+        if let Some(mut group) = self.query().group(object, number)? {
+            if let Some(secs) = group.trashed_secs.take() {
+                self.kv.delete(keys::queue_trash(secs, object, number));
+                self.shift_group(object, number, &group, Shift::ToLive)?;
+                let slots = u64::from(group.slot_count);
+                self.usage.trash_slots -= slots;
+                self.usage.live_slots += slots;
+                self.usage.trash_groups -= 1;
+                self.usage.live_groups += 1;
+            }
+            return Ok(group);
+        }
+        let group = GroupEntry {
+            commit: self.entry.at,
+            placement: self.entry.at,
+            epoch: commit.placement.body_unverified().epoch,
+            placement_hash: hash_of(&commit.placement),
+            page: commit.page,
+            object_bytes: body.object_bytes,
+            stripe_first: commit.stripe_first,
+            stripe_count: commit.stripe_count,
+            lease_count: 0,
+            slot_count: 0,
+            slot_bytes: 0,
+            trashed_secs: None,
+        };
+        self.usage.live_groups += 1;
+        self.shift_group(object, number, &group, Shift::AddLive)?;
+        Ok(group)
+    }
+
+    /// Moves the upload's slots of this group to the group; returns the bytes that are new to it.
+    fn adopt_slots(
+        &mut self,
+        body: &CommitBody,
+        upload: &mut UploadEntry,
+        group: &mut GroupEntry,
+    ) -> Result<u64, IndexError> {
+        let commit = &body.commit;
+        let first = commit.stripe_first;
+        let slots = self.query().upload_slots(commit.upload, first, commit.stripe_count)?;
+        let mut added = 0;
+        for (slot, shard) in slots {
+            let key = keys::group_slot(commit.object, commit.group, slot);
+            if self.kv.get(&key)?.is_none() {
+                // The reference moves with the slot, so the shard itself does not change.
+                let len = self.shard_len(shard)?;
+                self.uncount(upload, shard)?;
+                self.kv.put(key, shard.as_bytes().to_vec());
+                group.slot_count += 1;
+                group.slot_bytes += len;
+                self.usage.live_slots += 1;
+                added += len;
+            } else {
+                self.unplace(upload, shard)?;
+            }
+            self.kv.delete(keys::upload_slot(commit.upload, slot));
+        }
+        Ok(added)
+    }
+
+    /// Changes the references of everything in a group: its slots, its root and its page.
+    fn shift_group(
+        &mut self,
+        object: Cid,
+        number: u32,
+        group: &GroupEntry,
+        shift: Shift,
+    ) -> Result<(), IndexError> {
+        for (_, shard) in self.query().slots(object, number)? {
+            self.shift(Thing::Shard(shard), shift)?;
+        }
+        self.shift(Thing::Block(object), shift)?;
+        group.page.map_or(Ok(()), |page| self.shift(Thing::Block(page), shift))
+    }
+
+    fn consider(&mut self, placement: &Signed<PlacementRecord>, group: &mut GroupEntry) {
+        let (epoch, hash) = (placement.body_unverified().epoch, hash_of(placement));
+        // As `placement::precedence`: the higher epoch, then the smaller hash.
+        let wins = (epoch, std::cmp::Reverse(hash))
+            > (group.epoch, std::cmp::Reverse(group.placement_hash));
+        if wins {
+            group.placement = self.entry.at;
+            group.epoch = epoch;
+            group.placement_hash = hash;
+        }
+    }
+
+    fn placement(&mut self, record: &Signed<PlacementRecord>) -> Result<(), IndexError> {
+        let body = record.body_unverified();
+        if let Some(mut group) = self.query().group(body.object, body.group)? {
+            self.consider(record, &mut group);
+            self.kv.put(keys::group(body.object, body.group), encode(&group));
+        }
+        Ok(())
+    }
+
+    fn trash(&mut self, object: Cid, number: u32, mut group: GroupEntry) -> Result<(), IndexError> {
+        let now = self.entry.running_secs;
+        self.shift_group(object, number, &group, Shift::ToTrash)?;
+        group.trashed_secs = Some(now);
+        self.kv.put(keys::queue_trash(now, object, number), Vec::new());
+        self.kv.put(keys::group(object, number), encode(&group));
+        let slots = u64::from(group.slot_count);
+        self.usage.live_slots -= slots;
+        self.usage.trash_slots += slots;
+        self.usage.live_groups -= 1;
+        self.usage.trash_groups += 1;
+        Ok(())
+    }
+
+    fn forget(&mut self, object: Cid, number: u32, group: &GroupEntry) -> Result<(), IndexError> {
+        let slots = u64::from(group.slot_count);
+        let shift = if let Some(secs) = group.trashed_secs {
+            self.kv.delete(keys::queue_trash(secs, object, number));
+            self.usage.trash_slots -= slots;
+            self.usage.trash_groups -= 1;
+            Shift::DropTrash
+        } else {
+            self.usage.live_slots -= slots;
+            self.usage.live_groups -= 1;
+            Shift::DropLive
+        };
+        self.shift_group(object, number, group, shift)?;
+        for (slot, _) in self.query().slots(object, number)? {
+            self.kv.delete(keys::group_slot(object, number, slot));
+        }
+        self.kv.delete(keys::group(object, number));
+        Ok(())
+    }
+
+    fn bury(&mut self, freed: Freed) -> Result<(), IndexError> {
+        let thing = match freed {
+            Freed::Shard => Thing::Shard(shard_of(self.entry.id)),
+            Freed::Block => Thing::Block(cid_of(self.entry.id)),
+            Freed::Group { group: number } => {
+                let object = cid_of(self.entry.id);
+                let group = self.query().group(object, number)?;
+                return match group.filter(|group| group.trashed_secs.is_some()) {
+                    Some(group) => self.forget(object, number, &group),
+                    None => Ok(()),
+                };
+            }
+        };
+        let dead = self.query().kept(thing)?.filter(|kept| kept.state() == State::Dead);
+        if dead.is_some() {
+            // Its bytes stay counted as dead until they are reclaimed.
+            self.kv.delete(keys::thing(thing));
+            self.kv.delete(keys::queue_dead(thing));
+            self.kv.put(keys::tombstone(thing), Vec::new());
+            self.usage.tombstones += 1;
+        }
+        Ok(())
+    }
+
+    // --- leases ----------------------------------------------------------------------------
+
+    fn cover(
+        &mut self,
+        terms: &LeaseTerms,
+        object: Cid,
+        number: u32,
+        group: &mut GroupEntry,
+    ) -> Result<(), IndexError> {
+        let id = terms.lease;
+        let mut lease = match self.query().lease(id)? {
+            Some(lease) => lease,
+            None => self.open_lease(terms),
+        };
+        let asked = absolute(terms.expiry, self.entry.running_secs);
+        if is_later(asked, lease.expiry) {
+            self.requeue(id, lease.expiry, asked);
+            lease.expiry = asked;
+        }
+        if self.kv.get(&keys::cover(object, number, id))?.is_none() {
+            self.kv.put(keys::cover(object, number, id), Vec::new());
+            self.kv.put(keys::lease_group(id, object, number), Vec::new());
+            group.lease_count += 1;
+            lease.group_count += 1;
+            self.usage.leases_of_kind_mut(lease.kind).bytes += group.slot_bytes;
+        }
+        self.kv.put(keys::lease(id), encode(&lease));
+        Ok(())
+    }
+
+    fn open_lease(&mut self, terms: &LeaseTerms) -> LeaseState {
+        let created_secs = self.entry.running_secs;
+        let expiry = absolute(terms.expiry, created_secs);
+        if let Expiry::RunningSeconds(end) = expiry {
+            self.kv.put(keys::queue_lease(end, terms.lease), Vec::new());
+        }
+        self.kv.put(keys::owner_lease(terms.owner, terms.lease), Vec::new());
+        self.usage.leases_of_kind_mut(terms.kind).count += 1;
+        let LeaseTerms { owner, kind, .. } = *terms;
+        LeaseState { owner, kind, expiry, created_secs, group_count: 0 }
+    }
+
+    fn requeue(&mut self, lease: LeaseId, old: Expiry, new: Expiry) {
+        if let Expiry::RunningSeconds(end) = old {
+            self.kv.delete(keys::queue_lease(end, lease));
+        }
+        if let Expiry::RunningSeconds(end) = new {
+            self.kv.put(keys::queue_lease(end, lease), Vec::new());
+        }
+    }
+
+    fn renew(&mut self, id: LeaseId, expiry: Expiry) -> Result<(), IndexError> {
+        let Some(mut lease) = self.query().lease(id)? else { return Ok(()) };
+        let expiry = absolute(expiry, self.entry.running_secs);
+        self.requeue(id, lease.expiry, expiry);
+        lease.expiry = expiry;
+        self.kv.put(keys::lease(id), encode(&lease));
+        Ok(())
+    }
+
+    fn end_lease(&mut self, id: LeaseId) -> Result<(), IndexError> {
+        let Some(lease) = self.query().lease(id)? else { return Ok(()) };
+        loop {
+            let groups = self.query().lease_groups(id, None, PAGE)?;
+            if groups.is_empty() {
+                break;
+            }
+            for (object, number) in groups {
+                self.uncover(id, lease.kind, object, number)?;
+            }
+        }
+        if let Expiry::RunningSeconds(end) = lease.expiry {
+            self.kv.delete(keys::queue_lease(end, id));
+        }
+        self.kv.delete(keys::owner_lease(lease.owner, id));
+        self.kv.delete(keys::lease(id));
+        self.usage.leases_of_kind_mut(lease.kind).count -= 1;
+        Ok(())
+    }
+
+    fn uncover(
+        &mut self,
+        id: LeaseId,
+        kind: LeaseKind,
+        object: Cid,
+        number: u32,
+    ) -> Result<(), IndexError> {
+        self.kv.delete(keys::cover(object, number, id));
+        self.kv.delete(keys::lease_group(id, object, number));
+        let Some(mut group) = self.query().group(object, number)? else { return Ok(()) };
+        let usage = self.usage.leases_of_kind_mut(kind);
+        usage.bytes = usage.bytes.saturating_sub(group.slot_bytes);
+        group.lease_count = group.lease_count.saturating_sub(1);
+        if group.lease_count > 0 {
+            self.kv.put(keys::group(object, number), encode(&group));
+            return Ok(());
+        }
+        let held = HeldGroup { object, group: number, page: group.page };
+        self.events.push(Event::Group(GroupEvent::Released(held)));
+        // What was only cached may be evicted at any time: it has no trash.
+        if kind == LeaseKind::Cache {
+            self.forget(object, number, &group)
+        } else {
+            self.trash(object, number, group)
+        }
+    }
+}
+
+fn hash_of(placement: &Signed<PlacementRecord>) -> [u8; 32] {
+    *blake3::hash(&placement.encode()).as_bytes()
+}
+
+fn absolute(expiry: Expiry, now: u64) -> Expiry {
+    match expiry {
+        Expiry::RunningSeconds(secs) => Expiry::RunningSeconds(now.saturating_add(secs)),
+        other => other,
+    }
+}
+
+fn is_later(a: Expiry, b: Expiry) -> bool {
+    match (a, b) {
+        (Expiry::RunningSeconds(a), Expiry::RunningSeconds(b))
+        | (Expiry::FinalisedHeight(a), Expiry::FinalisedHeight(b)) => a > b,
+        _ => false,
+    }
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Values of the map: small, and bounded in width. Whatever is larger (placements, missing slots)
+//! stays in the log, and the value says where.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use supernode_protocol::ids::{Cid, NodeId};
+use supernode_protocol::lease::{Expiry, LeaseKind};
+
+use super::IndexError;
+use crate::record::Position;
+
+/// Whether bytes are wanted, and how much longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// Under a lease or an open upload.
+    Live,
+    /// Released; can still be revived.
+    Trash,
+    /// Wanted by nobody.
+    Dead,
+}
+
+/// Where a shard or block is, and who wants it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Its record.
+    pub at: Position,
+    /// Bytes from there to its payload.
+    pub payload_start: u64,
+    /// Bytes of payload.
+    pub len: u64,
+    /// References from uploads and covered groups.
+    pub live: u32,
+    /// References from groups in the trash.
+    pub trash: u32,
+}
+
+impl Kept {
+    /// What its references make of it.
+    pub fn state(&self) -> State {
+        match (self.live, self.trash) {
+            (0, 0) => State::Dead,
+            (0, _) => State::Trash,
+            _ => State::Live,
+        }
+    }
+}
+
+/// An upload that still holds something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadEntry {
+    /// Who opened it.
+    pub owner: NodeId,
+    /// When it was last used.
+    pub used_secs: u64,
+    /// Its place in the queue.
+    pub queued_secs: u64,
+    /// Slots it holds.
+    pub slot_count: u32,
+    /// Their bytes.
+    pub slot_bytes: u64,
+    /// Manifest blocks it holds.
+    pub block_count: u32,
+}
+
+/// A group that this node keeps a part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupEntry {
+    /// The newest commit record.
+    pub commit: Position,
+    /// The record (commit or placement) whose placement has precedence.
+    pub placement: Position,
+    /// That placement's epoch.
+    pub epoch: u64,
+    /// BLAKE3 of that placement's encoding.
+    pub placement_hash: [u8; 32],
+    /// The page's block, if it is not in the root.
+    pub page: Option<Cid>,
+    /// Size of the whole object.
+    pub object_bytes: u64,
+    /// The group's first stripe.
+    pub stripe_first: u32,
+    /// Its stripes.
+    pub stripe_count: u32,
+    /// Leases that cover it.
+    pub lease_count: u32,
+    /// Slots held here.
+    pub slot_count: u32,
+    /// Their bytes, each slot counted.
+    pub slot_bytes: u64,
+    /// When its last lease ended, if none is left.
+    pub trashed_secs: Option<u64>,
+}
+
+/// A lease. Running seconds are absolute here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseState {
+    /// Who may renew and release it.
+    pub owner: NodeId,
+    /// Why it keeps what it keeps.
+    pub kind: LeaseKind,
+    /// When it ends; running seconds since the node's first start.
+    pub expiry: Expiry,
+    /// The running second it was opened in.
+    pub created_secs: u64,
+    /// Groups it covers here.
+    pub group_count: u32,
+}
+
+/// Writes a value.
+pub(super) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_allocvec(value).expect("a value in memory has an encoding")
+}
+
+/// Reads a value; what does not decode is index damage that its checksum missed.
+pub(super) fn decode<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T, IndexError> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => Ok(value),
+        _ => Err(malformed(key)),
+    }
+}
+
+/// An entry that cannot be read.
+pub(super) fn malformed(key: &[u8]) -> IndexError {
+    let kind = key.first().map_or('?', |byte| char::from(*byte));
+    IndexError::new(format!("an entry of kind {kind:?} does not decode"))
+}

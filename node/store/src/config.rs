@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The store's settings. Plain integers, units last; the binary reads human text into them.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use supernode_protocol::ids::NodeId;
+use supernode_protocol::limits::SHARD_BYTES_MAX;
+
+use crate::error::StoreError;
+
+/// What an acknowledgement of a put promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Durability {
+    /// On disk; waits up to `batch_window_millis` to share the sync. Loses nothing.
+    #[default]
+    Batched,
+    /// On disk; does not wait for company. Loses nothing.
+    Strict,
+    /// Handed to the operating system. A power cut may lose the last `sync_interval_millis` of
+    /// acknowledged operations; a crash of this process loses none.
+    Relaxed,
+    /// In memory. A power cut or a crash may lose the last `sync_interval_millis` of acknowledged
+    /// operations, and a failing disk what could not be written after the acknowledgement.
+    Async,
+}
+
+impl Durability {
+    /// Whether an acknowledgement waits for the disk.
+    pub fn waits_for_sync(self) -> bool {
+        matches!(self, Self::Batched | Self::Strict)
+    }
+}
+
+/// How a store works. See `configs/` for the annotated example.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// The data directory; created if missing. Set by the binary, not in the file's store section.
+    #[serde(skip)]
+    pub path: PathBuf,
+    /// Whose directory it is. Set by the binary from the identity.
+    #[serde(skip, default = "nobody")]
+    pub node: NodeId,
+    /// Bytes of shards this node offers; 0 takes none.
+    pub capacity_bytes: u64,
+    /// Free space on the file system below which no shards are taken, so that there is always room
+    /// to delete.
+    pub reserve_bytes: u64,
+    /// What an acknowledgement promises.
+    pub durability: Durability,
+    /// How long a batched put may wait for others to share its sync.
+    pub batch_window_millis: u64,
+    /// Bytes after which a batch is written without waiting for more.
+    pub batch_bytes_max: u64,
+    /// How often the relaxed and async modes sync: what they may lose.
+    pub sync_interval_millis: u64,
+    /// Operations that may wait for the writer. One costs its buffers (bounded below) and less
+    /// than 1 KiB.
+    pub mailbox_messages_max: usize,
+    /// Bytes of shards in flight between network and disk.
+    pub buffer_bytes_max: u64,
+    /// Bytes of verified shards and manifests kept in memory; 0 keeps none.
+    pub cache_bytes_max: u64,
+    /// Disk reads under way at a time. Each holds one shard in memory.
+    pub reads_max: usize,
+    /// A segment is sealed when the next record would make it larger.
+    pub segment_bytes_max: u64,
+    /// Memory the index may use for its own cache.
+    pub index_cache_bytes: u64,
+    /// An index that takes longer to open is given up and rebuilt.
+    pub index_open_timeout_secs: u64,
+    /// How long what was released lies in the trash before it is freed.
+    pub trash_secs: u64,
+    /// How long an upload may rest before it is abandoned.
+    pub upload_idle_secs: u64,
+}
+
+fn nobody() -> NodeId {
+    NodeId::from_bytes([0; 32])
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::new(),
+            node: nobody(),
+            capacity_bytes: 100 << 30,
+            reserve_bytes: 1 << 30,
+            durability: Durability::Batched,
+            batch_window_millis: 2,
+            batch_bytes_max: 32 << 20,
+            sync_interval_millis: 200,
+            mailbox_messages_max: 1024,
+            buffer_bytes_max: 96 << 20,
+            cache_bytes_max: 64 << 20,
+            reads_max: 8,
+            segment_bytes_max: 1 << 30,
+            index_cache_bytes: 16 << 20,
+            index_open_timeout_secs: 60,
+            trash_secs: 24 * 3600,
+            upload_idle_secs: 3600,
+        }
+    }
+}
+
+impl StoreConfig {
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// [`StoreError::Config`] names the setting and the remedy.
+    pub fn validate(&self) -> Result<(), StoreError> {
+        let bad = |key, reason: String| Err(StoreError::Config { key, reason });
+        let at_least = |key, value: u64, min: u64| {
+            if value >= min { Ok(()) } else { bad(key, format!("{value} is below {min}")) }
+        };
+        if self.path.as_os_str().is_empty() {
+            return bad("data_dir", "it is empty; name a directory".to_owned());
+        }
+        at_least("buffer_bytes_max", self.buffer_bytes_max, SHARD_BYTES_MAX)?;
+        at_least("segment_bytes_max", self.segment_bytes_max, 1 << 20)?;
+        at_least("batch_bytes_max", self.batch_bytes_max, 4096)?;
+        at_least("mailbox_messages_max", self.mailbox_messages_max as u64, 1)?;
+        at_least("reads_max", self.reads_max as u64, 1)?;
+        at_least("index_cache_bytes", self.index_cache_bytes, 1 << 20)?;
+        at_least("index_open_timeout_secs", self.index_open_timeout_secs, 1)?;
+        at_least("sync_interval_millis", self.sync_interval_millis, 1)?;
+        at_least("upload_idle_secs", self.upload_idle_secs, 1)?;
+        if self.batch_window_millis > 1000 {
+            let reason = "more than 1000 ms would stall every put; 2 is usual".to_owned();
+            return bad("batch_window_millis", reason);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The seam between the store and a directory of files.
+//!
+//! - [`Disk`] is one flat directory; [`DiskFile`] one file in it, written at offsets.
+//! - [`RealDisk`] is the operating system's, [`SimDisk`] lives in memory and can crash, tear writes,
+//!   fail syncs and run full, all from a seed.
+//! - Nothing is durable before [`DiskFile::sync_data`] returned without error, and no name is
+//!   before [`Disk::sync_dir`] did. A failed sync says nothing about what is on the platter: the
+//!   caller must not try again on the same file and believe the second answer.
+//!
+//! Calls block. They are made on the writer's thread, on the index thread and on the bounded pool
+//! of reading threads, never on a runtime's worker.
+
+use std::io;
+use std::sync::Arc;
+
+mod real;
+mod sim;
+
+pub use self::real::{DirectoryLock, LockError, RealDisk};
+pub use self::sim::{Fault, SimDisk};
+
+/// One flat directory of files.
+pub trait Disk: Send + Sync + 'static {
+    /// Names of the regular files, in no particular order.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Creates a file that must not exist yet.
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Opens an existing file; for writing too when `writable`.
+    fn open(&self, name: &str, writable: bool) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Removes a file.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Makes creations and removals durable.
+    fn sync_dir(&self) -> io::Result<()>;
+
+    /// Bytes that a process without privileges may still write.
+    fn free_bytes(&self) -> io::Result<u64>;
+
+    /// A number nobody outside can guess.
+    fn nonce(&self) -> io::Result<u64>;
+}
+
+/// One open file. Reads may run beside a write.
+pub trait DiskFile: Send + Sync {
+    /// Writes all `parts`, one after the other, from `offset`.
+    fn write_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()>;
+
+    /// Reads into `buffer` until it is full or the file ends; returns how much was read.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// The file's length.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether the file is empty.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Makes every write before this call durable (`fdatasync`).
+    fn sync_data(&self) -> io::Result<()>;
+}
+
+/// Reads exactly `buffer.len()` bytes; a file that ends earlier is [`io::ErrorKind::UnexpectedEof`].
+pub(crate) fn read_exact_at(file: &dyn DiskFile, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+    let read = file.read_at(offset, buffer)?;
+    if read == buffer.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The index on disk, in sled 0.34, under rules that make up for what sled does not promise.
+//!
+//! - Opening may panic or hang on damaged files, so it happens in a thread of its own, with the
+//!   panic caught and a time limit. Later calls are guarded against panics too.
+//! - Everything is in one tree, so that one batch covers entries, mark and check figures.
+//! - Each value ends with the CRC32C of its key and itself. Opening walks all entries and compares
+//!   their number and the sum of their hashes with the figures of the last batch: an entry that was
+//!   lost, or came back from an older state, does not go unnoticed.
+//! - `flush` alone does not reach the platter, so a checkpoint syncs the file and its directory
+//!   through descriptors of our own. The background flusher stays on: it also collects garbage.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::{Changes, Index, Mark};
+use crate::catalog::{IndexError, KvRead, Pairs};
+
+/// Version of keys and values; another one is rebuilt, never converted.
+const INDEX_FORMAT: u32 = 1;
+/// Sorts before every key of the catalog.
+const META_KEY: &[u8] = &[0];
+const CRC_BYTES: usize = 4;
+/// More than this much disk per byte of content, and it is built anew.
+const BLOAT_FACTOR: u64 = 4;
+/// Smaller databases are never called bloated.
+const BLOAT_BYTES_MIN: u64 = 64 << 20;
+
+/// How to open the database.
+#[derive(Debug, Clone)]
+pub struct SledOptions {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Memory for its cache.
+    pub cache_bytes: u64,
+    /// After this long it is given up.
+    pub timeout: Duration,
+}
+
+/// Why a database was not accepted; the caller moves it away and rebuilds.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}: {detail}")]
+pub struct OpenFailure {
+    /// For the metric: one of a few words.
+    pub reason: &'static str,
+    /// For the log.
+    pub detail: String,
+}
+
+impl OpenFailure {
+    /// A failure of a kind.
+    pub fn new(reason: &'static str, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into() }
+    }
+}
+
+/// Check figures over all entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Meta {
+    format: u32,
+    mark: Mark,
+    entry_count: u64,
+    /// Wrapping sum of the hashes of all entries: does not depend on their order.
+    hash_sum: u128,
+}
+
+impl Meta {
+    fn add(&mut self, key: &[u8], stored: &[u8]) {
+        self.entry_count += 1;
+        self.hash_sum = self.hash_sum.wrapping_add(entry_hash(key, stored));
+    }
+
+    fn remove(&mut self, key: &[u8], stored: &[u8]) {
+        self.entry_count = self.entry_count.saturating_sub(1);
+        self.hash_sum = self.hash_sum.wrapping_sub(entry_hash(key, stored));
+    }
+}
+
+fn entry_hash(key: &[u8], stored: &[u8]) -> u128 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(key.len() as u64).to_le_bytes()).update(key).update(stored);
+    let hash = hasher.finalize();
+    let half = hash.as_bytes().first_chunk().expect("a hash has 32 bytes");
+    u128::from_le_bytes(*half)
+}
+
+/// An index in sled.
+pub struct SledIndex {
+    db: sled::Db,
+    path: PathBuf,
+    meta: Mutex<Meta>,
+}
+
+impl SledIndex {
+    /// Opens and checks the database, or creates an empty one.
+    ///
+    /// # Errors
+    /// Says why it cannot be trusted.
+    pub fn open(options: &SledOptions) -> Result<Self, OpenFailure> {
+        let (send, receive) = mpsc::sync_channel(1);
+        let worker_options = options.clone();
+        let worker = move || {
+            let opened = catch_unwind(|| Self::open_unguarded(&worker_options));
+            let outcome =
+                opened.unwrap_or_else(|panic| Err(OpenFailure::new("panic", panic_text(&*panic))));
+            // Nobody listens any more after the time limit; then the database is dropped here.
+            let _ = send.send(outcome);
+        };
+        thread::Builder::new()
+            .name("index-open".to_owned())
+            .spawn(worker)
+            .map_err(|error| OpenFailure::new("thread", error.to_string()))?;
+        match receive.recv_timeout(options.timeout) {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let detail = format!("not open after {} s", options.timeout.as_secs());
+                Err(OpenFailure::new("timeout", detail))
+            }
+        }
+    }
+
+    fn open_unguarded(options: &SledOptions) -> Result<Self, OpenFailure> {
+        let db = sled::Config::new()
+            .path(&options.path)
+            .cache_capacity(options.cache_bytes)
+            .flush_every_ms(Some(500))
+            .open()
+            .map_err(|error| OpenFailure::new("error", error.to_string()))?;
+        let meta = check(&db)?;
+        Ok(Self { db, path: options.path.clone(), meta: Mutex::new(meta) })
+    }
+}
+
+/// Walks all entries and compares them with the check figures.
+fn check(db: &sled::Db) -> Result<Meta, OpenFailure> {
+    let failed = |error: sled::Error| OpenFailure::new("error", error.to_string());
+    let mut counted = Meta { format: INDEX_FORMAT, ..Meta::default() };
+    let mut stated: Option<Meta> = None;
+    let mut content_bytes = 0_u64;
+    for pair in db.iter() {
+        let (key, stored) = pair.map_err(failed)?;
+        let value = unseal(&key, &stored)
+            .ok_or_else(|| OpenFailure::new("checksum", "an entry's checksum does not hold"))?;
+        if key == META_KEY {
+            let meta = postcard::from_bytes(value);
+            stated = Some(meta.map_err(|error| OpenFailure::new("format", error.to_string()))?);
+        } else {
+            counted.add(&key, &stored);
+            content_bytes += (key.len() + stored.len()) as u64;
+        }
+    }
+    let Some(stated) = stated else {
+        return match counted.entry_count {
+            0 => Ok(counted),
+            count => Err(OpenFailure::new("meta", format!("{count} entries, but no figures"))),
+        };
+    };
+    if stated.format != INDEX_FORMAT {
+        return Err(OpenFailure::new("format", format!("format {}", stated.format)));
+    }
+    counted.mark = stated.mark;
+    if counted != stated {
+        let (have, want) = (counted.entry_count, stated.entry_count);
+        let detail = format!("{have} entries here, {want} expected, or their hashes differ");
+        return Err(OpenFailure::new("content", detail));
+    }
+    let disk_bytes = db.size_on_disk().map_err(failed)?;
+    if disk_bytes > BLOAT_BYTES_MIN.max(content_bytes.saturating_mul(BLOAT_FACTOR)) {
+        let detail = format!("{disk_bytes} bytes on disk for {content_bytes} of content");
+        return Err(OpenFailure::new("bloat", detail));
+    }
+    Ok(stated)
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without words")
+        .to_owned()
+}
+
+fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let crc = crc32c::crc32c_append(crc32c::crc32c(key), value);
+    [value, &crc.to_le_bytes()].concat()
+}
+
+fn unseal<'v>(key: &[u8], stored: &'v [u8]) -> Option<&'v [u8]> {
+    let (value, crc) = stored.split_at_checked(stored.len().checked_sub(CRC_BYTES)?)?;
+    let expected = crc32c::crc32c_append(crc32c::crc32c(key), value);
+    (crc == expected.to_le_bytes()).then_some(value)
+}
+
+/// Calls sled; its panics become errors.
+fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, IndexError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(IndexError::new(error.to_string())),
+        Err(panic) => Err(IndexError::new(panic_text(&*panic))),
+    }
+}
+
+fn opened<'v>(key: &[u8], stored: &'v [u8]) -> Result<&'v [u8], IndexError> {
+    unseal(key, stored).ok_or_else(|| IndexError::new("an entry's checksum does not hold"))
+}
+
+impl KvRead for SledIndex {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        let stored = guarded(|| self.db.get(key))?;
+        stored.map(|stored| Ok(opened(key, &stored)?.to_vec())).transpose()
+    }
+
+    fn range(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Pairs, IndexError> {
+        if start >= end {
+            return Ok(Pairs::new());
+        }
+        let pairs =
+            guarded(|| self.db.range(start..end).take(limit).collect::<sled::Result<Vec<_>>>())?;
+        let pair = |(key, stored): (sled::IVec, sled::IVec)| {
+            Ok((key.to_vec(), opened(&key, &stored)?.to_vec()))
+        };
+        pairs.into_iter().map(pair).collect()
+    }
+}
+
+impl Index for SledIndex {
+    fn write(&self, changes: &Changes, mark: Mark) -> Result<(), IndexError> {
+        let mut meta = *self.meta.lock();
+        meta.format = INDEX_FORMAT;
+        meta.mark = mark;
+        let mut batch = sled::Batch::default();
+        for (key, value) in changes {
+            if let Some(old) = guarded(|| self.db.get(key))? {
+                meta.remove(key, &old);
+            }
+            match value {
+                Some(value) => {
+                    let stored = seal(key, value);
+                    meta.add(key, &stored);
+                    batch.insert(&key[..], stored);
+                }
+                None => batch.remove(&key[..]),
+            }
+        }
+        let figures = postcard::to_allocvec(&meta).expect("plain figures have an encoding");
+        batch.insert(META_KEY, seal(META_KEY, &figures));
+        guarded(|| self.db.apply_batch(batch))?;
+        *self.meta.lock() = meta;
+        Ok(())
+    }
+
+    fn mark(&self) -> Mark {
+        self.meta.lock().mark
+    }
+
+    fn checkpoint(&self) -> Result<(), IndexError> {
+        guarded(|| self.db.flush())?;
+        let sync = |path: &Path| File::open(path)?.sync_all();
+        sync(&self.path.join("db"))
+            .and_then(|()| sync(&self.path))
+            .map_err(|error| IndexError::new(format!("cannot sync the index: {error}")))
+    }
+}

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Durable records on this machine's disks.
+//!
+//! The **log** is the truth: append-only [`segment`]s of self-describing [`record`]s. What the log
+//! means is a pure state machine, the [`catalog`]. The [`index`] is the catalog's map on disk, a
+//! cache that can be lost at any time. One [`writer`] decides and appends; [`reader`]s work beside
+//! it and verify every byte. [`Store`] is the handle to all of it.
+//!
+//! ```text
+//! Store ──messages──► actor ─► writer ─► log (segments) ─► disk
+//!   │                            └─────► overlay ─(lazily)─► index
+//!   └──reads──► cache ─► reader ─► overlay / index, segments
+//! ```
+//!
+//! Commit order: write, fdatasync, publish, acknowledge; the index follows. What is not on disk is
+//! never acknowledged (unless a relaxed durability was asked for), and what was acknowledged is
+//! never forgotten. `docs/DATA_FORMAT.md` describes every byte.
+
+mod actor;
+pub mod buffer;
+pub mod catalog;
+mod config;
+pub mod disk;
+mod error;
+pub mod index;
+mod metrics;
+pub mod reader;
+pub mod record;
+pub mod recovery;
+pub mod segment;
+mod store;
+pub mod writer;
+
+pub use self::buffer::ShardBuffer;
+pub use self::catalog::{GroupEvent, HeldGroup, Tally, Usage};
+pub use self::config::{Durability, StoreConfig};
+pub use self::error::StoreError;
+pub use self::metrics::{IoFigures, StoreMetrics};
+pub use self::reader::{RangeRead, Shard};
+pub use self::store::{Announcement, GroupRead, PutBlock, PutShard, Store};

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Figures of a running store. Counters are atomics that anybody may bump; [`StoreMetrics`] is a
+//! plain snapshot, so this crate knows no metrics library.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::catalog::Usage;
+use crate::disk::{Disk, DiskFile};
+
+/// Bytes and operations of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct IoFigures {
+    /// Operations.
+    pub ios: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Operations that failed.
+    pub errors: u64,
+}
+
+/// A snapshot of everything countable.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StoreMetrics {
+    /// What is kept, by state and lease kind.
+    pub usage: Usage,
+    /// Bytes this node offers.
+    pub capacity_bytes: u64,
+    /// Free bytes of the file system.
+    pub free_bytes: u64,
+    /// Reads from disk.
+    pub read: IoFigures,
+    /// Writes to disk.
+    pub write: IoFigures,
+    /// Syncs.
+    pub sync: IoFigures,
+    /// Reads answered from memory.
+    pub cache_hits: u64,
+    /// Reads that had to load.
+    pub cache_misses: u64,
+    /// Entries that made room for others.
+    pub cache_evictions: u64,
+    /// Bytes in the cache.
+    pub cache_bytes: u64,
+    /// Operations that wait for the writer.
+    pub mailbox_depth: u64,
+    /// Buffer bytes not handed out.
+    pub buffer_free_bytes: u64,
+    /// Batches written.
+    pub batches: u64,
+    /// Records in them.
+    pub batch_records: u64,
+    /// Bytes in them.
+    pub batch_bytes: u64,
+    /// Index rebuilds by reason.
+    pub index_rebuilds: BTreeMap<&'static str, u64>,
+    /// Entries that wait for the index.
+    pub index_pending: u64,
+    /// Shards and blocks that were found damaged since the start.
+    pub damaged: u64,
+    /// Shards and blocks that are not served because they are damaged.
+    pub quarantined: u64,
+    /// Ranges of the log that could not be read at the start.
+    pub damaged_ranges: u64,
+    /// The node's running time.
+    pub running_secs: u64,
+}
+
+/// The live counters.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    read: IoCounters,
+    write: IoCounters,
+    sync: IoCounters,
+    pub(crate) cache_hits: AtomicU64,
+    pub(crate) cache_misses: AtomicU64,
+    pub(crate) cache_evictions: AtomicU64,
+    pub(crate) batches: AtomicU64,
+    pub(crate) batch_records: AtomicU64,
+    pub(crate) batch_bytes: AtomicU64,
+    pub(crate) damaged: AtomicU64,
+    pub(crate) damaged_ranges: AtomicU64,
+    pub(crate) running_secs: AtomicU64,
+    pub(crate) usage: Mutex<Usage>,
+    pub(crate) index_rebuilds: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+#[derive(Debug, Default)]
+struct IoCounters {
+    ios: AtomicU64,
+    bytes: AtomicU64,
+    errors: AtomicU64,
+}
+
+pub(crate) fn bump(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+fn load(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+impl IoCounters {
+    fn count<T>(&self, bytes: usize, outcome: io::Result<T>) -> io::Result<T> {
+        bump(&self.ios, 1);
+        match &outcome {
+            Ok(_) => bump(&self.bytes, bytes as u64),
+            Err(_) => bump(&self.errors, 1),
+        }
+        outcome
+    }
+
+    fn figures(&self) -> IoFigures {
+        IoFigures { ios: load(&self.ios), bytes: load(&self.bytes), errors: load(&self.errors) }
+    }
+}
+
+impl Counters {
+    pub(crate) fn count_rebuild(&self, reason: &'static str) {
+        *self.index_rebuilds.lock().entry(reason).or_default() += 1;
+    }
+
+    /// The counters; what others own is filled in by the caller.
+    pub(crate) fn snapshot(&self) -> StoreMetrics {
+        StoreMetrics {
+            usage: *self.usage.lock(),
+            read: self.read.figures(),
+            write: self.write.figures(),
+            sync: self.sync.figures(),
+            cache_hits: load(&self.cache_hits),
+            cache_misses: load(&self.cache_misses),
+            cache_evictions: load(&self.cache_evictions),
+            batches: load(&self.batches),
+            batch_records: load(&self.batch_records),
+            batch_bytes: load(&self.batch_bytes),
+            damaged: load(&self.damaged),
+            damaged_ranges: load(&self.damaged_ranges),
+            running_secs: load(&self.running_secs),
+            index_rebuilds: self.index_rebuilds.lock().clone(),
+            ..StoreMetrics::default()
+        }
+    }
+}
+
+/// A disk whose operations are counted.
+pub(crate) struct MeteredDisk {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+struct MeteredFile {
+    file: Arc<dyn DiskFile>,
+    counters: Arc<Counters>,
+}
+
+impl MeteredDisk {
+    fn metered(&self, file: io::Result<Arc<dyn DiskFile>>) -> io::Result<Arc<dyn DiskFile>> {
+        let counters = Arc::clone(&self.counters);
+        Ok(Arc::new(MeteredFile { file: file?, counters }))
+    }
+}
+
+impl Disk for MeteredDisk {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.metered(self.disk.create(name))
+    }
+
+    fn open(&self, name: &str, writable: bool) -> io::Result<Arc<dyn DiskFile>> {
+        self.metered(self.disk.open(name, writable))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.counters.sync.count(0, self.disk.sync_dir())
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.disk.free_bytes()
+    }
+
+    fn nonce(&self) -> io::Result<u64> {
+        self.disk.nonce()
+    }
+}
+
+impl DiskFile for MeteredFile {
+    fn write_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        let bytes = parts.iter().map(|part| part.len()).sum();
+        self.counters.write.count(bytes, self.file.write_at(offset, parts))
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let outcome = self.file.read_at(offset, buffer);
+        let bytes = outcome.as_ref().copied().unwrap_or(0);
+        self.counters.read.count(bytes, outcome)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.counters.sync.count(0, self.file.sync_data())
+    }
+}

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Reading, beside the writer and without asking it. Everything here blocks on the disk.
+//!
+//! Nothing is believed: the index says where a record should be, the record's header must agree,
+//! and the bytes must hash to the id. What does not is counted, set aside under its position and
+//! never served; a new copy of it (a put, a repair) has another position and is served again.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use supernode_protocol::ids::{Cid, ShardId};
+use supernode_protocol::placement::PlacementRecord;
+use supernode_protocol::signed::Signed;
+use supernode_protocol::tree;
+use supernode_protocol::wire::ByteRange;
+
+use crate::catalog::{Catalog, GroupEntry, Kept, State, Thing};
+use crate::error::StoreError;
+use crate::index::Overlay;
+use crate::metrics::{Counters, bump};
+use crate::record::{Body, CommitBody, HEADER_BYTES, Header, Kind, Position, to_len};
+use crate::segment::{FoundRecord, Segments, read_outboard, read_payload, read_record};
+
+/// A verified shard with its hash tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shard {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Its hash tree, from which range proofs are cut.
+    pub outboard: Bytes,
+}
+
+/// A verified part of a shard, with what somebody else needs to verify it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RangeRead {
+    /// The whole shard's length.
+    pub shard_len: u64,
+    /// What was asked for, widened to whole chunk groups.
+    pub range: ByteRange,
+    /// Parents of the hash tree.
+    pub proof: Bytes,
+    /// The bytes of `range`.
+    pub bytes: Bytes,
+}
+
+/// Reads of one store. Cheap to share.
+pub struct Reader {
+    segments: Arc<Segments>,
+    overlay: Arc<Overlay>,
+    counters: Arc<Counters>,
+    /// Records that were found damaged.
+    quarantine: Mutex<HashSet<Position>>,
+}
+
+impl Reader {
+    /// A reader over segments and map.
+    pub(crate) fn new(
+        segments: Arc<Segments>,
+        overlay: Arc<Overlay>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self { segments, overlay, counters, quarantine: Mutex::default() }
+    }
+
+    /// The segments.
+    pub fn segments(&self) -> &Arc<Segments> {
+        &self.segments
+    }
+
+    /// The map.
+    pub fn overlay(&self) -> &Arc<Overlay> {
+        &self.overlay
+    }
+
+    /// Records that are not served.
+    pub fn quarantined(&self) -> u64 {
+        self.quarantine.lock().len() as u64
+    }
+
+    /// Questions to the map as readers see it.
+    pub fn catalog(&self) -> Catalog<'_, Overlay> {
+        Catalog(&self.overlay)
+    }
+
+    /// Place of a shard that is to be served.
+    ///
+    /// # Errors
+    /// [`StoreError::ShardNotFound`] also for one in the trash.
+    pub fn live_shard(&self, shard: ShardId) -> Result<Kept, StoreError> {
+        let kept = self.catalog().kept(Thing::Shard(shard))?;
+        kept.filter(|kept| kept.state() == State::Live).ok_or(StoreError::ShardNotFound { shard })
+    }
+
+    /// Reads and verifies a whole shard, in one read.
+    ///
+    /// # Errors
+    /// [`StoreError::ShardNotFound`], [`StoreError::Damaged`], or what the disk says.
+    pub fn shard(&self, shard: ShardId) -> Result<Shard, StoreError> {
+        let kept = self.live_shard(shard)?;
+        let thing = Thing::Shard(shard);
+        let (record, header) = self.whole_record(thing, &kept)?;
+        let start = to_len(kept.payload_start);
+        let tree_start = HEADER_BYTES + header.shape.meta_len as usize;
+        let tree_end = tree_start + header.shape.outboard_len as usize;
+        let outboard = record.slice(tree_start..tree_end);
+        if tree::check_outboard(&shard, kept.len, &outboard).is_err() {
+            return Err(self.set_aside(thing, kept.at));
+        }
+        Ok(Shard { bytes: record.slice(start..), outboard })
+    }
+
+    /// Reads and verifies a manifest block.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], or what the disk says; `None` if it is not here.
+    pub fn block(&self, cid: Cid) -> Result<Option<Bytes>, StoreError> {
+        let Some(kept) = self.catalog().kept(Thing::Block(cid))? else { return Ok(None) };
+        let (record, _) = self.whole_record(Thing::Block(cid), &kept)?;
+        Ok(Some(record.slice(to_len(kept.payload_start)..)))
+    }
+
+    /// Reads a part of a shard: the hash tree and the groups that hold it, nothing else.
+    ///
+    /// # Errors
+    /// As [`Self::shard`], and [`StoreError::BadRange`].
+    pub fn shard_range(&self, shard: ShardId, range: ByteRange) -> Result<RangeRead, StoreError> {
+        let kept = self.live_shard(shard)?;
+        let aligned = align(shard, kept.len, range)?;
+        let thing = Thing::Shard(shard);
+        let found = self.found(thing, &kept)?;
+        let outboard = read_outboard(&self.segments, &found)?;
+        let mut bytes = vec![0; to_len(aligned.len)];
+        read_payload(&self.segments, &found, aligned.offset, &mut bytes)?;
+        let span = aligned.offset..aligned.offset + aligned.len;
+        let checked = tree::range_proof(&outboard, kept.len, span.clone()).and_then(|proof| {
+            tree::verify_range(&shard, kept.len, span, &proof, &bytes)?;
+            Ok(proof)
+        });
+        let Ok(proof) = checked else { return Err(self.set_aside(thing, kept.at)) };
+        let (proof, bytes) = (proof.into(), bytes.into());
+        Ok(RangeRead { shard_len: kept.len, range: aligned, proof, bytes })
+    }
+
+    /// Whether the bytes of a thing are whole on disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], or what the disk says.
+    pub fn verify(&self, thing: Thing, kept: &Kept) -> Result<(), StoreError> {
+        self.whole_record(thing, kept).map(drop)
+    }
+
+    /// The placement of a group that has precedence here.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] or what the disk says.
+    pub fn placement(&self, group: &GroupEntry) -> Result<Signed<PlacementRecord>, StoreError> {
+        match read_record(&self.segments, group.placement)?.body {
+            Body::Commit(body) => Ok(body.commit.placement),
+            Body::Placement(record) => Ok(*record),
+            _ => Err(misplaced("a placement", group.placement)),
+        }
+    }
+
+    /// The newest commit of a group.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] or what the disk says.
+    pub fn commit(&self, group: &GroupEntry) -> Result<CommitBody, StoreError> {
+        match read_record(&self.segments, group.commit)?.body {
+            Body::Commit(body) => Ok(*body),
+            _ => Err(misplaced("a commit", group.commit)),
+        }
+    }
+
+    /// Header to payload in one read, all of it verified.
+    fn whole_record(&self, thing: Thing, kept: &Kept) -> Result<(Bytes, Header), StoreError> {
+        self.demand_sound(thing, kept.at)?;
+        let segment = self.segments.segment(kept.at.segment)?;
+        let mut record = vec![0; to_len(kept.payload_start + kept.len)];
+        let read = segment.file.read_at(kept.at.offset, &mut record);
+        let read = read.map_err(|error| StoreError::io("read a record", error))?;
+        let header = Header::decode_at(&record, segment.header.tag, kept.at.offset);
+        let header =
+            header.ok().filter(|header| read == record.len() && agrees(header, thing, kept));
+        let payload = &record[to_len(kept.payload_start)..];
+        let whole = header.filter(|header| *blake3::hash(payload).as_bytes() == header.id);
+        match whole {
+            Some(header) => Ok((record.into(), header)),
+            None => Err(self.set_aside(thing, kept.at)),
+        }
+    }
+
+    /// The record without its payload, as the index promised it.
+    fn found(&self, thing: Thing, kept: &Kept) -> Result<FoundRecord, StoreError> {
+        self.demand_sound(thing, kept.at)?;
+        match read_record(&self.segments, kept.at) {
+            Ok(found) if agrees(&found.header, thing, kept) => Ok(found),
+            Ok(_) | Err(StoreError::Damaged { .. }) => Err(self.set_aside(thing, kept.at)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn demand_sound(&self, thing: Thing, at: Position) -> Result<(), StoreError> {
+        if self.quarantine.lock().contains(&at) { Err(damaged(thing, at)) } else { Ok(()) }
+    }
+
+    fn set_aside(&self, thing: Thing, at: Position) -> StoreError {
+        if self.quarantine.lock().insert(at) {
+            bump(&self.counters.damaged, 1);
+            let error = damaged(thing, at);
+            tracing::error!(%error, "never served again from here");
+        }
+        damaged(thing, at)
+    }
+}
+
+/// Cuts a range out of a shard that is in memory and verified.
+pub(crate) fn cut(
+    shard: ShardId,
+    whole: &Shard,
+    range: ByteRange,
+) -> Result<RangeRead, StoreError> {
+    let shard_len = whole.bytes.len() as u64;
+    let aligned = align(shard, shard_len, range)?;
+    let (start, end) = (aligned.offset, aligned.offset + aligned.len);
+    let proof = tree::range_proof(&whole.outboard, shard_len, start..end)
+        .map_err(|_| bad_range(shard, shard_len, range))?;
+    let bytes = whole.bytes.slice(to_len(start)..to_len(end));
+    Ok(RangeRead { shard_len, range: aligned, proof: proof.into(), bytes })
+}
+
+fn align(shard: ShardId, shard_len: u64, range: ByteRange) -> Result<ByteRange, StoreError> {
+    let end = range.offset.checked_add(range.len).filter(|_| range.len > 0);
+    let aligned = end.and_then(|end| tree::align_to_groups(range.offset..end, shard_len).ok());
+    let aligned = aligned.ok_or_else(|| bad_range(shard, shard_len, range))?;
+    Ok(ByteRange { offset: aligned.start, len: aligned.end - aligned.start })
+}
+
+fn bad_range(shard: ShardId, shard_len: u64, range: ByteRange) -> StoreError {
+    StoreError::BadRange { shard, shard_len, offset: range.offset, len: range.len }
+}
+
+fn agrees(header: &Header, thing: Thing, kept: &Kept) -> bool {
+    let (kind, id) = match thing {
+        Thing::Shard(shard) => (Kind::Shard, *shard.as_bytes()),
+        Thing::Block(cid) => (Kind::Block, *cid.as_bytes()),
+    };
+    let start = header.shape.payload_start(header.offset);
+    (header.kind, header.id) == (kind, id)
+        && (start, header.shape.payload_len) == (kept.payload_start, kept.len)
+}
+
+fn damaged(thing: Thing, at: Position) -> StoreError {
+    let what = match thing {
+        Thing::Shard(shard) => format!("shard {shard}"),
+        Thing::Block(cid) => format!("manifest block {cid}"),
+    };
+    StoreError::Damaged { what, at }
+}
+
+fn misplaced(what: &str, at: Position) -> StoreError {
+    StoreError::Damaged { what: what.to_owned(), at }
+}

@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From files to a store that knows where it stands.
+//!
+//! 1. Read all segment headers: which segments there are, and where each but the newest ends.
+//! 2. Sync the newest segment: what a killed process left in the system's cache must be on disk
+//!    before anybody builds on it.
+//! 3. Open the index, or move it away and begin an empty one.
+//! 4. Replay what is newer than the index's mark. Whether a rebuild or one lost second: the same.
+//!
+//! In the newest segment payloads beyond the mark are hashed, unless the log ends with an orderly
+//! stop: a record whose header reached the disk may lack its payload. Sealed segments were synced
+//! whole before their successor began.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use supernode_protocol::ids::NodeId;
+
+use crate::catalog::{Entry, IndexError, apply};
+use crate::disk::Disk;
+use crate::error::StoreError;
+use crate::index::{Index, Mark, OpenFailure, Overlay, SledIndex, SledOptions};
+use crate::record::Body;
+use crate::segment::{
+    Damage, Extent, FoundRecord, LogEnd, Predecessor, SEGMENT_HEADER_BYTES, ScanRange, Segment,
+    Segments, Verify, file_name, scan_segment,
+};
+
+/// Records applied between two writes to the index while replaying.
+const REPLAY_BATCH_RECORDS: u64 = 4096;
+
+/// Which segments there are and where they end.
+pub struct Layout {
+    /// Readable segments, oldest first.
+    spans: Vec<Span>,
+    /// Segments whose header is lost.
+    bad: Vec<(u32, StoreError)>,
+    /// Created, but never used: nothing was ever acknowledged in them.
+    unborn: Vec<u32>,
+    number_max: u32,
+}
+
+struct Span {
+    segment: Segment,
+    /// As its successor states.
+    end: Option<u64>,
+}
+
+impl Layout {
+    /// Reads all segment headers.
+    ///
+    /// # Errors
+    /// [`StoreError::NewerFormat`] before anything is changed; I/O errors.
+    pub fn read(segments: &Segments) -> Result<Self, StoreError> {
+        let numbers = segments.numbers()?;
+        let (mut found, mut bad, mut unborn) = (Vec::new(), Vec::new(), Vec::new());
+        for number in &numbers {
+            match segments.segment(*number) {
+                Ok(segment) => found.push(segment),
+                Err(StoreError::BadSegment { .. }) if is_unborn(segments, *number)? => {
+                    unborn.push(*number);
+                }
+                Err(error @ StoreError::BadSegment { .. }) => bad.push((*number, error)),
+                Err(error) => return Err(error),
+            }
+        }
+        let ends: HashMap<_, _> = found
+            .iter()
+            .map(|segment| (segment.header.previous.number, segment.header.previous.end))
+            .collect();
+        let spans = found
+            .into_iter()
+            .map(|segment| Span { end: ends.get(&segment.header.number).copied(), segment })
+            .collect();
+        Ok(Self { spans, bad, unborn, number_max: numbers.last().copied().unwrap_or(0) })
+    }
+
+    /// Refuses a directory that belongs to another node.
+    fn check_owner(&self, node: NodeId) -> Result<(), StoreError> {
+        match self.spans.iter().map(|span| span.segment.header.node).find(|found| *found != node) {
+            Some(found) => Err(StoreError::ForeignNode { expected: node, found }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether an index with this mark can have come from this log.
+    fn fits(&self, mark: &Mark) -> Result<bool, StoreError> {
+        if mark.sequence == 0 {
+            return Ok(true);
+        }
+        let span = self.spans.iter().find(|span| span.segment.header.number == mark.segment);
+        let Some(span) = span.filter(|span| span.segment.header.tag == mark.tag) else {
+            return Ok(false);
+        };
+        Ok(mark.end <= length(&span.segment)?.min(span.end.unwrap_or(u64::MAX)))
+    }
+
+    /// Segments that cannot be read.
+    pub fn bad_segments(&self) -> &[(u32, StoreError)] {
+        &self.bad
+    }
+
+    /// Number of readable segments.
+    pub fn segment_count(&self) -> usize {
+        self.spans.len()
+    }
+}
+
+fn is_unborn(segments: &Segments, number: u32) -> Result<bool, StoreError> {
+    let name = file_name(number);
+    let file = segments.disk().open(&name, false);
+    let len = file.and_then(|file| file.len());
+    let len = len.map_err(|error| StoreError::io(format!("measure segment {name}"), error))?;
+    Ok(len <= SEGMENT_HEADER_BYTES as u64)
+}
+
+fn length(segment: &Segment) -> Result<u64, StoreError> {
+    segment.file.len().map_err(|error| StoreError::io("measure a segment", error))
+}
+
+/// Where a replay ended.
+pub struct Replayed {
+    /// The end of the log.
+    pub(crate) end: LogEnd,
+    /// The mark of an index that has seen all of it.
+    pub mark: Mark,
+    /// What could not be read.
+    pub damage: Vec<Damage>,
+    /// Records visited.
+    pub records: u64,
+    /// Bytes of torn tail in the newest segment.
+    pub tail_bytes: u64,
+}
+
+/// Visits every record after a mark, in order, each with the mark that follows it.
+///
+/// # Errors
+/// What `visit` returns, or an unreadable or newer segment.
+pub fn replay(
+    layout: &Layout,
+    from: Mark,
+    mut visit: impl FnMut(FoundRecord, Mark) -> Result<(), StoreError>,
+) -> Result<Replayed, StoreError> {
+    let mut mark = from;
+    let mut replayed = Replayed {
+        end: LogEnd {
+            last: Predecessor { number: 0, end: 0 },
+            open: false,
+            number_max: layout.number_max,
+        },
+        mark,
+        damage: Vec::new(),
+        records: 0,
+        tail_bytes: 0,
+    };
+    for span in layout.spans.iter().filter(|span| span.segment.header.number >= from.segment) {
+        let header = span.segment.header;
+        let after = if header.number == from.segment { from.end } else { 0 };
+        let range = ScanRange { from: after, end: span.end, after_sequence: mark.sequence };
+        let verify = how_to_verify(span, range, &mark)?;
+        let extent: Extent = scan_segment(&span.segment, range, verify, |found| {
+            mark = Mark {
+                sequence: found.header.sequence,
+                segment: header.number,
+                tag: header.tag,
+                end: found.end(),
+                running_secs: found.header.running_secs.max(mark.running_secs),
+                stopped: found.body == Body::Clock { stopped: true },
+            };
+            replayed.records += 1;
+            visit(found, mark)
+        })?;
+        replayed.end.last = Predecessor { number: header.number, end: extent.end };
+        replayed.end.open = mark.stopped && mark.segment == header.number && extent.tail_bytes == 0;
+        replayed.tail_bytes = extent.tail_bytes;
+        replayed.damage.extend(extent.damage);
+    }
+    replayed.mark = mark;
+    Ok(replayed)
+}
+
+/// Only a segment without a stated end, and without an orderly one, can have torn payloads.
+fn how_to_verify(span: &Span, range: ScanRange, mark: &Mark) -> Result<Verify, StoreError> {
+    if span.end.is_some() {
+        return Ok(Verify::Heads);
+    }
+    let mut stopped = mark.stopped;
+    let extent = scan_segment(&span.segment, range, Verify::Heads, |found| {
+        stopped = found.body == Body::Clock { stopped: true };
+        Ok(())
+    })?;
+    let orderly = stopped && extent.tail_bytes == 0;
+    Ok(if orderly { Verify::Heads } else { Verify::PayloadsAfter(range.after_sequence) })
+}
+
+/// A found record as the catalog takes it.
+pub fn entry_of(found: &FoundRecord) -> Entry<'_> {
+    let shape = found.header.shape;
+    Entry {
+        id: &found.header.id,
+        body: &found.body,
+        running_secs: found.header.running_secs,
+        at: found.at,
+        payload_start: shape.payload_start(found.at.offset),
+        payload_len: shape.payload_len,
+        record_len: shape.record_len(found.at.offset),
+    }
+}
+
+/// Where an index comes from, and what to do with one that cannot be trusted.
+pub trait IndexSource {
+    /// Opens it, or begins an empty one where there is none.
+    fn open(&self) -> Result<Arc<dyn Index>, OpenFailure>;
+
+    /// Moves it out of the way.
+    fn discard(&self) -> std::io::Result<()>;
+}
+
+/// The index directory beside the segments.
+pub struct SledSource {
+    /// How to open it.
+    pub options: SledOptions,
+}
+
+impl IndexSource for SledSource {
+    fn open(&self) -> Result<Arc<dyn Index>, OpenFailure> {
+        Ok(Arc::new(SledIndex::open(&self.options)?))
+    }
+
+    /// Renames the directory to `index.bad-<n>` and removes older ones of that name.
+    fn discard(&self) -> std::io::Result<()> {
+        let path = &self.options.path;
+        let parent = path.parent().unwrap_or(Path::new("."));
+        let old = set_aside(parent, path)?;
+        let next = old.iter().map(|(number, _)| number + 1).max().unwrap_or(1);
+        match fs::rename(path, sibling(path, next)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+        old.into_iter().try_for_each(|(_, path)| fs::remove_dir_all(path))
+    }
+}
+
+fn sibling(path: &Path, number: u64) -> PathBuf {
+    path.with_file_name(format!("{}{number}", bad_prefix(path)))
+}
+
+fn bad_prefix(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    format!("{name}.bad-")
+}
+
+fn set_aside(parent: &Path, path: &Path) -> std::io::Result<Vec<(u64, PathBuf)>> {
+    let prefix = bad_prefix(path);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(parent)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let number = name.strip_prefix(&prefix).and_then(|number| number.parse().ok());
+        found.extend(number.map(|number| (number, entry.path())));
+    }
+    Ok(found)
+}
+
+/// A directory brought up to date.
+pub struct Recovered {
+    /// Its segments.
+    pub segments: Arc<Segments>,
+    /// The map over the index.
+    pub overlay: Arc<Overlay>,
+    /// Where the log ends and what was wrong with it.
+    pub replayed: Replayed,
+    /// Why the index was rebuilt, if it was.
+    pub rebuilt: Option<&'static str>,
+    /// Segments whose header is lost.
+    pub bad_segments: Vec<u32>,
+}
+
+/// How to recover.
+pub struct Recovery<'a> {
+    /// The data directory.
+    pub disk: Arc<dyn Disk>,
+    /// Whose it must be; `None` accepts any (tools).
+    pub node: Option<NodeId>,
+    /// Its index.
+    pub index: &'a dyn IndexSource,
+    /// Whether readers see what is not durable yet.
+    pub relaxed: bool,
+}
+
+impl Recovery<'_> {
+    /// Does all four steps.
+    ///
+    /// # Errors
+    /// A newer format or a foreign owner before anything was changed; I/O errors; an index that
+    /// does not even open when empty.
+    pub fn run(self) -> Result<Recovered, StoreError> {
+        let segments = Arc::new(Segments::new(Arc::clone(&self.disk)));
+        let mut layout = Layout::read(&segments)?;
+        if let Some(node) = self.node {
+            layout.check_owner(node)?;
+        }
+        for (number, error) in &layout.bad {
+            tracing::error!(segment = number, %error, "going on without this segment");
+        }
+        self.remove_unborn(&mut layout)?;
+        self.sync_newest(&layout)?;
+        let (index, mut rebuilt) = self.open_index(&layout)?;
+        if index.mark().sequence == 0 && !layout.spans.is_empty() {
+            rebuilt = rebuilt.or(Some("missing"));
+        }
+        let overlay = Arc::new(Overlay::new(index, self.relaxed));
+        let replayed = catch_up(&layout, &overlay)?;
+        let bad_segments = layout.bad.iter().map(|(number, _)| *number).collect();
+        for damage in &replayed.damage {
+            let Damage { from, to, reason } = damage;
+            tracing::error!(segment = from.segment, from = from.offset, to, reason, "damaged log");
+        }
+        // An empty log has nothing to be missing from.
+        let rebuilt = rebuilt.filter(|reason| *reason != "missing" || replayed.records > 0);
+        Ok(Recovered { segments, overlay, replayed, rebuilt, bad_segments })
+    }
+
+    fn remove_unborn(&self, layout: &mut Layout) -> Result<(), StoreError> {
+        let failed = |error| StoreError::io("remove an unused segment", error);
+        for number in std::mem::take(&mut layout.unborn) {
+            self.disk.remove(&file_name(number)).map_err(failed)?;
+            self.disk.sync_dir().map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn sync_newest(&self, layout: &Layout) -> Result<(), StoreError> {
+        let Some(span) = layout.spans.last() else { return Ok(()) };
+        let name = file_name(span.segment.header.number);
+        let file = self.disk.open(&name, true);
+        file.and_then(|file| file.sync_data())
+            .and_then(|()| self.disk.sync_dir())
+            .map_err(|error| StoreError::io(format!("sync segment {name}"), error))
+    }
+
+    fn open_index(
+        &self,
+        layout: &Layout,
+    ) -> Result<(Arc<dyn Index>, Option<&'static str>), StoreError> {
+        let failure = match self.index.open() {
+            Ok(index) if layout.fits(&index.mark())? => return Ok((index, None)),
+            Ok(index) => {
+                let mark = index.mark();
+                OpenFailure::new("mark", format!("it follows another log: {mark:?}"))
+            }
+            Err(failure) => failure,
+        };
+        tracing::warn!(reason = failure.reason, detail = failure.detail, "rebuilding the index");
+        self.index.discard().map_err(|error| StoreError::io("set the index aside", error))?;
+        let index = self.index.open().map_err(|again| StoreError::Index {
+            reason: format!("an empty one does not open either: {again}"),
+        })?;
+        if index.mark() != Mark::default() {
+            let reason = "it was set aside and is still there".to_owned();
+            return Err(StoreError::Index { reason });
+        }
+        Ok((index, Some(failure.reason)))
+    }
+}
+
+/// Applies to the index what it has not seen.
+fn catch_up(layout: &Layout, overlay: &Overlay) -> Result<Replayed, StoreError> {
+    let from = overlay.index()?.mark();
+    let mut since_write = 0;
+    let mut last = None;
+    let replayed = replay(layout, from, |found, mark| {
+        let mut staged = overlay.stage();
+        apply(&mut staged, &entry_of(&found))?;
+        overlay.add_unsynced(staged.into_changes());
+        since_write += 1;
+        last = Some(mark);
+        if since_write == REPLAY_BATCH_RECORDS {
+            since_write = 0;
+            write_through(overlay, mark)?;
+        }
+        Ok(())
+    })?;
+    if let Some(mark) = last {
+        write_through(overlay, mark)?;
+        overlay.index()?.checkpoint()?;
+    }
+    Ok(replayed)
+}
+
+fn write_through(overlay: &Overlay, mark: Mark) -> Result<(), IndexError> {
+    overlay.publish(mark);
+    overlay.flush().map(drop)
+}

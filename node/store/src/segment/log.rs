@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The writing end of the log: one open segment, one position, no second chances.
+
+use std::io;
+use std::sync::Arc;
+
+use supernode_protocol::ids::NodeId;
+
+use super::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::{Predecessor, Segment, Segments, create};
+use crate::record::{Draft, Encoded, Position, RECORD_ALIGN, to_len};
+
+/// Appends records to the newest segment and begins new ones. Owned by the writer alone.
+///
+/// Any error of a write or a sync closes the segment at the last position that is known to be
+/// good; [`Log::rotate`] then states that position in the next segment's header.
+pub struct Log {
+    segments: Arc<Segments>,
+    node: NodeId,
+    segment_bytes_max: u64,
+    active: Option<Active>,
+    /// What the next segment follows.
+    previous: Predecessor,
+    /// Numbers that files have or had, also without a valid header.
+    number_max: u32,
+}
+
+struct Active {
+    segment: Segment,
+    /// Where the next record goes.
+    end: u64,
+    /// Everything before this is durable.
+    synced: u64,
+}
+
+/// Where the log stands after recovery.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LogEnd {
+    /// The newest segment with records, and where they end.
+    pub(crate) last: Predecessor,
+    /// Whether it may take more records (it ends with an orderly stop).
+    pub(crate) open: bool,
+    /// The highest number of any segment file.
+    pub(crate) number_max: u32,
+}
+
+impl Log {
+    /// Continues where recovery found the end.
+    pub(crate) fn resume(
+        segments: Arc<Segments>,
+        node: NodeId,
+        segment_bytes_max: u64,
+        end: LogEnd,
+    ) -> io::Result<Self> {
+        let mut active = None;
+        if end.open {
+            let disk = Arc::clone(segments.disk());
+            let mut segment = segments.segment(end.last.number).map_err(io::Error::other)?;
+            segment.file = disk.open(&super::file_name(end.last.number), true)?;
+            active = Some(Active { segment, end: end.last.end, synced: end.last.end });
+        }
+        let (previous, number_max) = (end.last, end.number_max);
+        Ok(Self { segments, node, segment_bytes_max, active, previous, number_max })
+    }
+
+    /// Whether a record of this draft's size may go into the open segment after `planned` bytes.
+    pub(crate) fn fits(&self, draft: &Draft, planned: u64) -> bool {
+        self.active.as_ref().is_some_and(|active| {
+            let offset = active.end + planned;
+            let is_first = offset == SEGMENT_HEADER_BYTES as u64;
+            is_first || offset + draft.shape().record_len(offset) <= self.segment_bytes_max
+        })
+    }
+
+    /// Where a record goes that follows `planned` bytes of others, and its length there.
+    pub(crate) fn place(&self, draft: &Draft, planned: u64) -> Option<(Position, u64)> {
+        let active = self.active.as_ref()?;
+        let offset = active.end + planned;
+        Some((active.segment.position(offset), draft.shape().record_len(offset)))
+    }
+
+    /// Whether these bytes may still be only in memory or in the system's cache.
+    pub(crate) fn is_unsynced(&self, at: Position) -> bool {
+        self.active.as_ref().is_some_and(|active| {
+            at.segment == active.segment.header.number && at.offset >= active.synced
+        })
+    }
+
+    /// Appends records where [`Self::place`] said they go; returns the bytes written.
+    ///
+    /// # Errors
+    /// The segment is closed at its last synced position, whatever was written after it.
+    pub(crate) fn append<'a>(
+        &mut self,
+        drafts: impl Iterator<Item = &'a Draft>,
+    ) -> io::Result<u64> {
+        let active = self.active.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        let mut offset = active.end;
+        let mut encoded: Vec<(Encoded, &Draft)> = Vec::new();
+        for draft in drafts {
+            encoded.push((draft.encode(active.segment.header.tag, offset), draft));
+            offset += draft.shape().record_len(offset);
+        }
+        let zeros = vec![0; to_len(RECORD_ALIGN)];
+        let parts: Vec<&[u8]> = encoded
+            .iter()
+            .flat_map(|(record, draft)| {
+                [&record.head[..], draft.payload.bytes(), &zeros[..record.tail_len]]
+            })
+            .filter(|part| !part.is_empty())
+            .collect();
+        match active.segment.file.write_at(active.end, &parts) {
+            Ok(()) => {
+                let written = offset - active.end;
+                active.end = offset;
+                Ok(written)
+            }
+            Err(error) => {
+                self.close();
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes everything appended so far durable.
+    ///
+    /// # Errors
+    /// The segment is closed at its last synced position; the sync is never tried again on it.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        let Some(active) = self.active.as_mut() else { return Ok(()) };
+        if active.synced == active.end {
+            return Ok(());
+        }
+        match active.segment.file.sync_data() {
+            Ok(()) => {
+                active.synced = active.end;
+                Ok(())
+            }
+            Err(error) => {
+                self.close();
+                Err(error)
+            }
+        }
+    }
+
+    /// Begins a new segment; the open one, if any, must be synced.
+    ///
+    /// # Errors
+    /// The log then has no open segment; the next attempt takes another number.
+    pub(crate) fn rotate(&mut self, first_sequence: u64) -> io::Result<()> {
+        self.close();
+        let number = self.number_max.checked_add(1).ok_or(io::ErrorKind::StorageFull)?;
+        let disk = Arc::clone(self.segments.disk());
+        let header = SegmentHeader {
+            number,
+            tag: disk.nonce()?,
+            node: self.node,
+            first_sequence,
+            previous: self.previous,
+        };
+        let created = create(&*disk, header);
+        if created.is_err() {
+            // Best effort: what cannot be removed now is removed at the next start.
+            let _ = disk.remove(&super::file_name(number));
+        }
+        // A header whose sync failed may still reach the disk: its number is used up.
+        self.number_max = number;
+        let segment = created?;
+        self.segments.remember(segment.clone());
+        let start = SEGMENT_HEADER_BYTES as u64;
+        self.active = Some(Active { segment, end: start, synced: start });
+        Ok(())
+    }
+
+    /// The tag of the open segment.
+    pub(crate) fn tag(&self) -> Option<u64> {
+        self.active.as_ref().map(|active| active.segment.header.tag)
+    }
+
+    /// Where the next record goes.
+    pub(crate) fn end(&self) -> Predecessor {
+        self.active.as_ref().map_or(self.previous, |active| Predecessor {
+            number: active.segment.header.number,
+            end: active.end,
+        })
+    }
+
+    fn close(&mut self) {
+        if let Some(active) = self.active.take() {
+            self.previous =
+                Predecessor { number: active.segment.header.number, end: active.synced };
+        }
+    }
+}

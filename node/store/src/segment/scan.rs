@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Reading records back: one by position, or all of a segment in order.
+//!
+//! A scan reads headers and metas and seeks over payloads. Damage costs the record it is in:
+//!
+//! - a bad meta, or a payload that does not hash to its id (where payloads are checked): the header
+//!   still says where the next record starts;
+//! - a bad header: the scan looks at every 64 B boundary for the next header that is whole, bears
+//!   this segment's tag and its own offset, and has a higher sequence number.
+//!
+//! In a segment whose end nobody has stated yet, whatever follows the last whole record is the torn
+//! tail of the last write: never acknowledged, and cut off by the next segment's header.
+
+use supernode_protocol::tree;
+
+use super::header::SEGMENT_HEADER_BYTES;
+use super::{Segment, Segments};
+use crate::disk::{DiskFile, read_exact_at};
+use crate::error::StoreError;
+use crate::record::{
+    Body, HEADER_BYTES, Header, HeaderError, Kind, MAGIC, Position, RECORD_ALIGN, to_len,
+};
+
+/// Read at once where a record is expected: header and almost every meta.
+const HEAD_BYTES: usize = 1024;
+/// Read at once when looking for the next header, and when hashing payloads.
+const WINDOW_BYTES: usize = 256 << 10;
+/// What an unreadable disk block costs.
+const BLOCK_BYTES: usize = 4096;
+
+/// A whole record, without its payload.
+#[derive(Debug)]
+pub struct FoundRecord {
+    /// Its header.
+    pub header: Header,
+    /// Its meaning.
+    pub body: Body,
+    /// Where it is.
+    pub at: Position,
+}
+
+impl FoundRecord {
+    /// Where the next record may start.
+    pub fn end(&self) -> u64 {
+        self.at.offset + self.header.shape.record_len(self.at.offset)
+    }
+}
+
+/// Which payloads a scan hashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verify {
+    /// None: headers and metas only.
+    Heads,
+    /// Those of records with a higher sequence number.
+    PayloadsAfter(u64),
+}
+
+/// Bytes that should have been records and are not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// First byte.
+    pub from: Position,
+    /// One past the last byte.
+    pub to: u64,
+    /// What is wrong.
+    pub reason: &'static str,
+}
+
+/// What a scan found besides records.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Where the last whole record ends.
+    pub end: u64,
+    /// The highest sequence number.
+    pub last_sequence: u64,
+    /// Damage before `end`.
+    pub damage: Vec<Damage>,
+    /// Bytes after `end` that are no records.
+    pub tail_bytes: u64,
+}
+
+/// From where to where a scan goes.
+#[derive(Debug, Clone, Copy)]
+pub struct ScanRange {
+    /// First record, or 0 for the first of the segment.
+    pub from: u64,
+    /// Where the successor says that the segment ends, if there is one.
+    pub end: Option<u64>,
+    /// Records up to this number are not expected here.
+    pub after_sequence: u64,
+}
+
+/// Visits the records of a segment in order.
+///
+/// # Errors
+/// What `visit` returns, a record of a newer format, or a file that cannot be read at all.
+pub fn scan_segment(
+    segment: &Segment,
+    range: ScanRange,
+    verify: Verify,
+    mut visit: impl FnMut(FoundRecord) -> Result<(), StoreError>,
+) -> Result<Extent, StoreError> {
+    let len = segment.file.len().map_err(|error| StoreError::io("measure a segment", error))?;
+    let limit = range.end.unwrap_or(len).min(len);
+    let mut at = range.from.max(SEGMENT_HEADER_BYTES as u64);
+    let mut extent = Extent { end: at, last_sequence: range.after_sequence, ..Extent::default() };
+    while at < limit {
+        let outcome = read_head(segment, at, limit, extent.last_sequence)?;
+        let (next, reason) = match outcome {
+            Head::Whole(found) => {
+                extent.last_sequence = found.header.sequence;
+                let next = found.end();
+                if payload_holds(segment, &found, verify) {
+                    visit(*found)?;
+                    extent.end = next;
+                    at = next;
+                    continue;
+                }
+                (Some(next), "its payload does not hash to its id")
+            }
+            Head::BadMeta(next) => (Some(next), "its meta is damaged"),
+            Head::Lost => {
+                let next = next_header(segment, at, limit, extent.last_sequence);
+                (next, "there is no record header")
+            }
+        };
+        let Some(next) = next else { break };
+        let from = segment.position(at);
+        extent.damage.push(Damage { from, to: next, reason });
+        at = next;
+    }
+    // Damage after the last whole record of an open segment is its torn tail.
+    if range.end.is_none() {
+        extent.damage.retain(|damage| damage.to <= extent.end);
+    }
+    extent.tail_bytes = limit.saturating_sub(extent.end);
+    Ok(extent)
+}
+
+enum Head {
+    Whole(Box<FoundRecord>),
+    BadMeta(u64),
+    Lost,
+}
+
+fn read_head(
+    segment: &Segment,
+    at: u64,
+    limit: u64,
+    last_sequence: u64,
+) -> Result<Head, StoreError> {
+    let mut head = vec![0; HEAD_BYTES.min(to_len(limit - at))];
+    read_tolerantly(&*segment.file, at, &mut head);
+    let header = match Header::decode_at(&head, segment.header.tag, at) {
+        Ok(header) => header,
+        Err(HeaderError::Invalid) => return Ok(Head::Lost),
+        Err(error @ HeaderError::Unknown { .. }) => {
+            return Err(StoreError::NewerFormat { what: error.to_string() });
+        }
+    };
+    let end = at + header.shape.record_len(at);
+    if header.sequence <= last_sequence || end > limit {
+        return Ok(Head::Lost);
+    }
+    let meta_end = HEADER_BYTES + header.shape.meta_len as usize;
+    if meta_end > head.len() {
+        head.resize(meta_end, 0);
+        read_tolerantly(&*segment.file, at, &mut head);
+    }
+    let body = decode_meta(&header, &head[HEADER_BYTES..meta_end]);
+    let at = segment.position(at);
+    Ok(body
+        .map_or(Head::BadMeta(end), |body| Head::Whole(Box::new(FoundRecord { header, body, at }))))
+}
+
+fn decode_meta(header: &Header, meta: &[u8]) -> Option<Body> {
+    let shape = header.shape;
+    let tree_len = match header.kind {
+        Kind::Shard => tree::outboard_len(shape.payload_len),
+        _ => 0,
+    };
+    let carries = matches!(header.kind, Kind::Shard | Kind::Block | Kind::Journal);
+    let shape_holds =
+        u64::from(shape.outboard_len) == tree_len && (carries || shape.payload_len == 0);
+    (shape_holds && crc32c::crc32c(meta) == header.meta_crc)
+        .then(|| Body::decode(header.kind, meta))
+        .flatten()
+}
+
+fn payload_holds(segment: &Segment, found: &FoundRecord, verify: Verify) -> bool {
+    let Verify::PayloadsAfter(sequence) = verify else { return true };
+    if found.header.sequence <= sequence || !matches!(found.body, Body::Shard(_) | Body::Block(_)) {
+        return true;
+    }
+    let shape = found.header.shape;
+    let mut at = found.at.offset + shape.payload_start(found.at.offset);
+    let end = at + shape.payload_len;
+    let mut hasher = blake3::Hasher::new();
+    let mut window = vec![0; WINDOW_BYTES.min(to_len(shape.payload_len))];
+    while at < end {
+        let piece = window.len().min(to_len(end - at));
+        if read_exact_at(&*segment.file, at, &mut window[..piece]).is_err() {
+            return false;
+        }
+        hasher.update(&window[..piece]);
+        at += piece as u64;
+    }
+    *hasher.finalize().as_bytes() == found.header.id
+}
+
+/// Looks for the next whole header after `from`.
+fn next_header(segment: &Segment, from: u64, limit: u64, last_sequence: u64) -> Option<u64> {
+    let mut base = (from + 1).next_multiple_of(RECORD_ALIGN);
+    while base < limit {
+        // Windows overlap by a header, so that none is cut.
+        let mut window = vec![0; (WINDOW_BYTES + HEADER_BYTES).min(to_len(limit - base))];
+        read_tolerantly(&*segment.file, base, &mut window);
+        for step in (0..window.len().min(WINDOW_BYTES)).step_by(to_len(RECORD_ALIGN)) {
+            let offset = base + step as u64;
+            if !window[step..].starts_with(&MAGIC) {
+                continue;
+            }
+            // An unknown kind stops the scan when its turn comes; here it is a header like any.
+            match Header::decode_at(&window[step..], segment.header.tag, offset) {
+                Ok(header) if header.sequence > last_sequence => return Some(offset),
+                Err(HeaderError::Unknown { .. }) => return Some(offset),
+                _ => {}
+            }
+        }
+        base += WINDOW_BYTES as u64;
+    }
+    None
+}
+
+/// Reads what can be read; blocks that cannot stay zero, which no header is.
+fn read_tolerantly(file: &dyn DiskFile, at: u64, buffer: &mut [u8]) {
+    if file.read_at(at, buffer).is_ok() {
+        return;
+    }
+    for (piece, block) in buffer.chunks_mut(BLOCK_BYTES).enumerate() {
+        let offset = at + (piece * BLOCK_BYTES) as u64;
+        if file.read_at(offset, block).is_err() {
+            block.fill(0);
+        }
+    }
+}
+
+/// Reads one record (not its payload) that the index or another record points to.
+///
+/// # Errors
+/// [`StoreError::Damaged`] when there is no whole record at this place.
+pub fn read_record(segments: &Segments, at: Position) -> Result<FoundRecord, StoreError> {
+    let segment = segments.segment(at.segment)?;
+    let len = segment.file.len().map_err(|error| StoreError::io("measure a segment", error))?;
+    let damaged = || StoreError::Damaged { what: "a record".to_owned(), at };
+    if at.offset >= len {
+        return Err(damaged());
+    }
+    match read_head(&segment, at.offset, len, 0)? {
+        Head::Whole(found) => Ok(*found),
+        Head::BadMeta(_) | Head::Lost => Err(damaged()),
+    }
+}
+
+/// Reads a part of a record's payload, unverified.
+///
+/// # Errors
+/// [`StoreError::Io`] also when the file ends too early.
+pub fn read_payload(
+    segments: &Segments,
+    found: &FoundRecord,
+    from: u64,
+    buffer: &mut [u8],
+) -> Result<(), StoreError> {
+    let segment = segments.segment(found.at.segment)?;
+    let start = found.at.offset + found.header.shape.payload_start(found.at.offset) + from;
+    read_exact_at(&*segment.file, start, buffer)
+        .map_err(|error| StoreError::io("read a payload", error))
+}
+
+/// Reads a record's outboard, unverified.
+///
+/// # Errors
+/// As [`read_payload`].
+pub fn read_outboard(segments: &Segments, found: &FoundRecord) -> Result<Vec<u8>, StoreError> {
+    let segment = segments.segment(found.at.segment)?;
+    let shape = found.header.shape;
+    let start = found.at.offset + HEADER_BYTES as u64 + u64::from(shape.meta_len);
+    let mut outboard = vec![0; shape.outboard_len as usize];
+    read_exact_at(&*segment.file, start, &mut outboard)
+        .map_err(|error| StoreError::io("read an outboard", error))?;
+    Ok(outboard)
+}

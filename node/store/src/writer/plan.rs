@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What may be written: every rule that can refuse an operation, in one place.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot, UploadId};
+use supernode_protocol::lease::{Commit, Expiry, LeaseKind};
+use supernode_protocol::limits::PIN_SECONDS_MAX;
+use supernode_protocol::placement::PlacementRecord;
+use supernode_protocol::signed::Signed;
+
+use super::{Planned, Writer};
+use crate::buffer::FilledShard;
+use crate::catalog::{Catalog, KvRead, State, Thing};
+use crate::error::StoreError;
+use crate::record::{Body, CommitBody, Holder, LeaseChange, Payload, Placed, Position};
+
+/// What the store is asked to write. Bodies are verified before they get here.
+#[derive(Debug)]
+pub enum Op {
+    /// A shard under an upload.
+    PutShard {
+        /// The authenticated peer.
+        caller: NodeId,
+        /// The upload.
+        upload: UploadId,
+        /// The position.
+        slot: Slot,
+        /// The shard's id, to which its bytes were found to hash.
+        shard: ShardId,
+        /// The bytes.
+        filled: FilledShard,
+        /// Where an equal shard was just read from disk and found whole.
+        seen_at: Option<Position>,
+    },
+    /// A manifest block under an upload.
+    PutBlock {
+        /// The authenticated peer.
+        caller: NodeId,
+        /// The upload.
+        upload: UploadId,
+        /// The block's id, to which its bytes were found to hash.
+        cid: Cid,
+        /// The bytes.
+        bytes: Bytes,
+        /// Where an equal block was just read from disk and found whole.
+        seen_at: Option<Position>,
+    },
+    /// Binds an upload to an object.
+    Commit {
+        /// The authenticated peer.
+        caller: NodeId,
+        /// As sent; its signature is verified.
+        commit: Box<Commit>,
+        /// What the manifest says.
+        facts: CommitFacts,
+    },
+    /// A placement record that may be newer than the one here; its signature is verified.
+    Place {
+        /// The record.
+        record: Box<Signed<PlacementRecord>>,
+    },
+    /// Ends a lease, or an upload.
+    Release {
+        /// The authenticated peer.
+        caller: NodeId,
+        /// Which.
+        lease: LeaseId,
+    },
+    /// Moves the end of a lease.
+    Renew {
+        /// The authenticated peer.
+        caller: NodeId,
+        /// Which.
+        lease: LeaseId,
+        /// Its new end, counted from now.
+        expiry: Expiry,
+    },
+}
+
+/// What the manifest says about a group, read before its commit is planned.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CommitFacts {
+    /// Size of the whole object.
+    pub object_bytes: u64,
+    /// Which shard belongs into which slot of the group.
+    pub shards: HashMap<Slot, ShardId>,
+}
+
+impl Op {
+    /// Bytes that it would add to the log, besides a little meta.
+    pub fn payload_len(&self) -> u64 {
+        match self {
+            Self::PutShard { filled, .. } => filled.bytes().len() as u64,
+            Self::PutBlock { bytes, .. } => bytes.len() as u64,
+            _ => 0,
+        }
+    }
+}
+
+impl Writer {
+    /// Checks an operation against everything before it.
+    pub(super) fn plan(&self, op: Op) -> Result<Planned, StoreError> {
+        match op {
+            Op::PutShard { caller, upload, slot, shard, filled, seen_at } => {
+                let holder = self.holder(caller, upload)?;
+                let placed = Placed { holder, slot };
+                let thing = Thing::Shard(shard);
+                let id = *shard.as_bytes();
+                Ok(if self.is_here(thing, filled.bytes().len() as u64, seen_at)? {
+                    Planned { id, body: Body::Slot(placed), payload: Payload::None }
+                } else {
+                    Planned { id, body: Body::Shard(placed), payload: Payload::Shard(filled) }
+                })
+            }
+            Op::PutBlock { caller, upload, cid, bytes, seen_at } => {
+                let holder = self.holder(caller, upload)?;
+                let id = *cid.as_bytes();
+                Ok(if self.is_here(Thing::Block(cid), bytes.len() as u64, seen_at)? {
+                    Planned { id, body: Body::BlockRef(holder), payload: Payload::None }
+                } else {
+                    Planned { id, body: Body::Block(holder), payload: Payload::Block(bytes) }
+                })
+            }
+            Op::Commit { caller, commit, facts } => self.plan_commit(caller, *commit, &facts),
+            Op::Place { record } => self.plan_placement(record),
+            Op::Release { caller, lease } => self.plan_release(caller, lease),
+            Op::Renew { caller, lease, expiry } => {
+                let view = self.overlay.stage();
+                let state = Catalog(&view).lease(lease)?;
+                let state = state.ok_or(StoreError::LeaseNotFound { lease })?;
+                demand_owner(caller, state.owner, || format!("lease {lease}"))?;
+                check_expiry(state.kind, expiry)?;
+                Ok(Planned::lease(lease.as_bytes(), LeaseChange::Renew { lease, expiry }))
+            }
+        }
+    }
+
+    fn holder(&self, caller: NodeId, upload: UploadId) -> Result<Holder, StoreError> {
+        let view = self.overlay.stage();
+        if let Some(entry) = Catalog(&view).upload(upload)? {
+            demand_owner(caller, entry.owner, || format!("upload {upload}"))?;
+        }
+        Ok(Holder { upload, owner: caller })
+    }
+
+    /// Whether whole bytes of this thing are here, so that a reference is enough; if not, whether
+    /// there is room for them.
+    ///
+    /// Bytes that this writer has yet to sync come from memory that was hashed, and the sync covers
+    /// the reference too. Anything older is read back: adopting a damaged record would lose data.
+    fn is_here(
+        &self,
+        thing: Thing,
+        len: u64,
+        seen_at: Option<Position>,
+    ) -> Result<bool, StoreError> {
+        let view = self.overlay.stage();
+        let kept = Catalog(&view).kept(thing)?;
+        // Live and trash count as used already; dead bytes would be used again.
+        let counted = kept.is_some_and(|kept| kept.state() != State::Dead);
+        self.demand_room(&view, len, counted)?;
+        Ok(match kept {
+            None => false,
+            Some(kept) if self.log.is_unsynced(kept.at) || seen_at == Some(kept.at) => true,
+            Some(kept) => self.reader.verify(thing, &kept).is_ok(),
+        })
+    }
+
+    fn demand_room<K: KvRead>(&self, view: &K, len: u64, counted: bool) -> Result<(), StoreError> {
+        let full = |reason| Err(StoreError::Full { wanted_bytes: len, reason });
+        let needed = len + self.planned_bytes + self.config.reserve_bytes;
+        if self.free_bytes < needed {
+            return full("the file system is down to the reserve");
+        }
+        if counted && self.config.capacity_bytes > 0 {
+            return Ok(());
+        }
+        let usage = Catalog(view).usage()?;
+        let used = usage.bytes(State::Live) + usage.bytes(State::Trash);
+        if used.saturating_add(len) > self.config.capacity_bytes {
+            return full("the offered capacity is used up");
+        }
+        Ok(())
+    }
+
+    fn plan_commit(
+        &self,
+        caller: NodeId,
+        commit: Commit,
+        facts: &CommitFacts,
+    ) -> Result<Planned, StoreError> {
+        let (object, group) = (commit.object, commit.group);
+        let bad = |reason: String| Err(StoreError::BadCommit { object, group, reason });
+        let view = self.overlay.stage();
+        let catalog = Catalog(&view);
+        let terms = &commit.terms;
+        demand_owner(caller, terms.owner, || format!("lease {}", terms.lease))?;
+        check_expiry(terms.kind, terms.expiry)?;
+        if let Some(lease) = catalog.lease(terms.lease)? {
+            demand_owner(caller, lease.owner, || format!("lease {}", terms.lease))?;
+            if lease.kind != terms.kind {
+                return bad(format!("its lease is already a {} lease", lease.kind.name()));
+            }
+        }
+        let placement = commit.placement.body_unverified();
+        if (placement.object, placement.group) != (object, group) {
+            return bad("its placement names another object or group".to_owned());
+        }
+        let here = catalog.group(object, group)?.filter(|entry| entry.trashed_secs.is_none());
+        match catalog.upload(commit.upload)? {
+            Some(upload) => {
+                demand_owner(caller, upload.owner, || format!("upload {}", commit.upload))?;
+            }
+            // A commit whose answer was lost is repeated; its upload is used up.
+            None if here.is_some() && catalog.covers(object, group, terms.lease)? => {}
+            None => return Err(StoreError::UnknownUpload { upload: commit.upload }),
+        }
+        let root_here = catalog.upload_has_block(commit.upload, object)?
+            || here.is_some()
+            || catalog.holds_object(object)?;
+        if !root_here {
+            return bad("its manifest root was not uploaded".to_owned());
+        }
+        if let Some(page) = commit.page
+            && here.is_none()
+            && !catalog.upload_has_block(commit.upload, page)?
+        {
+            return bad("its manifest page was not uploaded".to_owned());
+        }
+        let uploaded =
+            catalog.upload_slots(commit.upload, commit.stripe_first, commit.stripe_count)?;
+        for (slot, shard) in uploaded {
+            if facts.shards.get(&slot) != Some(&shard) {
+                let Slot { stripe, index } = slot;
+                let reason = "differs from the one in the manifest";
+                return bad(format!(
+                    "the shard uploaded as stripe {stripe}, index {index} {reason}"
+                ));
+            }
+        }
+        let body = CommitBody { commit, object_bytes: facts.object_bytes };
+        let body = Body::Commit(Box::new(body));
+        Ok(Planned { id: *object.as_bytes(), body, payload: Payload::None })
+    }
+
+    fn plan_placement(&self, record: Box<Signed<PlacementRecord>>) -> Result<Planned, StoreError> {
+        let (object, group) = {
+            let body = record.body_unverified();
+            (body.object, body.group)
+        };
+        let view = self.overlay.stage();
+        let entry = Catalog(&view).group(object, group)?;
+        entry
+            .filter(|entry| entry.trashed_secs.is_none())
+            .ok_or(StoreError::GroupNotFound { object, group })?;
+        let id = *object.as_bytes();
+        Ok(Planned { id, body: Body::Placement(record), payload: Payload::None })
+    }
+
+    fn plan_release(&self, caller: NodeId, lease: LeaseId) -> Result<Planned, StoreError> {
+        let view = self.overlay.stage();
+        let catalog = Catalog(&view);
+        if let Some(state) = catalog.lease(lease)? {
+            demand_owner(caller, state.owner, || format!("lease {lease}"))?;
+            return Ok(Planned::lease(lease.as_bytes(), LeaseChange::Release { lease }));
+        }
+        // An upload is a lease too: the one its id names.
+        let upload = UploadId::from_bytes(*lease.as_bytes());
+        let entry = catalog.upload(upload)?.ok_or(StoreError::LeaseNotFound { lease })?;
+        demand_owner(caller, entry.owner, || format!("upload {upload}"))?;
+        Ok(Planned::lease(upload.as_bytes(), LeaseChange::Abandon { upload }))
+    }
+}
+
+fn demand_owner(
+    caller: NodeId,
+    owner: NodeId,
+    what: impl FnOnce() -> String,
+) -> Result<(), StoreError> {
+    if caller == owner { Ok(()) } else { Err(StoreError::NotOwner { what: what(), caller }) }
+}
+
+/// Each kind of lease has one clock, and all but the cache's must end.
+fn check_expiry(kind: LeaseKind, expiry: Expiry) -> Result<(), StoreError> {
+    let bad = |reason| Err(StoreError::BadExpiry { kind, expiry, reason });
+    match (kind, expiry) {
+        (LeaseKind::Upload, _) => bad("uploads are opened by putting shards, not by a commit"),
+        (LeaseKind::Deal, Expiry::FinalisedHeight(_)) | (LeaseKind::Cache, Expiry::Never) => Ok(()),
+        (LeaseKind::Pin | LeaseKind::Repair, Expiry::RunningSeconds(secs)) => {
+            if secs <= PIN_SECONDS_MAX {
+                Ok(())
+            } else {
+                bad("it is longer than 30 days; renew it in time instead")
+            }
+        }
+        (LeaseKind::Deal, _) => bad("deals end by finalised height"),
+        (LeaseKind::Cache, _) => bad("cache leases have no clock"),
+        (LeaseKind::Pin | LeaseKind::Repair, _) => bad("pins and repairs end by running seconds"),
+    }
+}
