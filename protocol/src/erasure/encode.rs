@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::{BLOCK_BYTES, Code, Codec, ErasureError, common_len};
 
 /// Bytes of each shard that are encoded at once. Whole shards of megabytes fall out of the cache
-/// and take two to three times as long.
+/// and take two to four times as long.
 pub const COLUMN_BYTES: usize = 32 << 10;
 
 const _: () = assert!(COLUMN_BYTES.is_multiple_of(BLOCK_BYTES));
