@@ -181,9 +181,10 @@ impl Actor {
         for request in self.members.poll(now, MEMBER_REQUESTS_MAX) {
             match request {
                 Request::Probe(node, addresses) => {
-                    // Also beside a connection: it may be one that never ends its closing.
+                    // Also beside a connection, which may never end its closing, and beside the
+                    // dial of a query, whose end says nothing about our addresses.
                     let options = DialOpts::peer_id(node.peer_id())
-                        .condition(PeerCondition::NotDialing)
+                        .condition(PeerCondition::Always)
                         .addresses(addresses)
                         .build();
                     let id = options.connection_id();
@@ -207,7 +208,7 @@ impl Actor {
 
     fn on_probe_error(&mut self, node: NodeId, error: &DialError, now: Instant) {
         match error {
-            // Somebody else dials it already, or our own limits forbid it.
+            // Our own limits forbid it, or the connection is not needed any more.
             DialError::DialPeerConditionFalse(_)
             | DialError::Denied { .. }
             | DialError::Aborted => self.members.probe_deferred(node, now),
