@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Storing an object.
+//!
+//! Two stages run at the same time: [`source`] reads and encodes the next stripe while
+//! [`session`] sends the one before it, so at most two stripes are in memory. When the source
+//! ends, [`finish`] stores the manifest and commits each group on each of its holders. Until then
+//! holders keep everything under an upload lease that ends by itself, so a put that stops half
+//! way leaves nothing to clean up.
+
+mod finish;
+mod session;
+mod source;
+
+use supernode_protocol::erasure::Code;
+use supernode_protocol::ids::{Cid, LeaseId, Slot};
+use supernode_protocol::lease::{Expiry, LeaseKind};
+use tokio::io::AsyncRead;
+
+use self::session::Session;
+use self::source::Source;
+use crate::network::{Directory, Holders};
+use crate::{Class, Durability, Objects, Progress, PutError};
+
+/// How to store an object.
+#[derive(Clone)]
+pub struct PutOptions {
+    /// Data and parity shards of every stripe.
+    pub class: Class,
+    /// The put succeeds only if the object survives the loss of any so many nodes.
+    pub tolerate_nodes: usize,
+    /// Why holders keep it.
+    pub kind: LeaseKind,
+    /// Until when.
+    pub expiry: Expiry,
+    /// The source's length, if known: a source that ends earlier is an error.
+    pub expected_bytes: Option<u64>,
+    /// Called with bytes stored so far.
+    pub progress: Option<Progress>,
+}
+
+/// What became of a put.
+#[derive(Debug, Clone)]
+pub struct PutReport {
+    /// The object's name.
+    pub cid: Cid,
+    /// The lease that keeps it.
+    pub lease: LeaseId,
+    /// Its bytes.
+    pub size: u64,
+    /// BLAKE3 of its bytes.
+    pub content_root: [u8; 32],
+    /// Stripes it was cut into.
+    pub stripe_count: u32,
+    /// Slots it should have.
+    pub slots_total: u64,
+    /// Slots that are durable on a holder.
+    pub slots_stored: u64,
+    /// Slots that no holder has; their groups' leaders were told.
+    pub missing: Vec<Slot>,
+    /// Losses it survives now.
+    pub durability: Durability,
+    /// Whether the DHT already leads to it. If not, readers find it as soon as it does.
+    pub announced: bool,
+}
+
+impl<H: Holders, D: Directory> Objects<H, D> {
+    /// Stores everything `reader` gives and returns once every slot is durable on a holder or has
+    /// failed there and elsewhere.
+    ///
+    /// # Errors
+    /// [`PutError`]; nothing that does not end by itself is left behind then.
+    pub async fn put<R: AsyncRead + Unpin + Send>(
+        &self,
+        reader: R,
+        options: PutOptions,
+    ) -> Result<PutReport, PutError> {
+        let class = options.class;
+        let code = Code::with_default_codec(class.data_count(), class.parity_count())?;
+        let mut source = Source::new(reader, code, options.expected_bytes);
+        // The network is asked who is there while the first stripe is read and encoded.
+        let (session, first) = futures::join!(Session::open(self, &options), source.next_stripe());
+        let (mut session, mut ready) = (session?, first?);
+        while let Some(stripe) = ready {
+            let (placed, next) = futures::join!(session.place(stripe), source.next_stripe());
+            placed?;
+            ready = next?;
+        }
+        session.finish(source.content_root()).await
+    }
+}

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The end of a put: manifest, commits, and an honest account of what is durable.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+
+use futures::future::join_all;
+use supernode_protocol::ids::{Cid, NodeId, Slot};
+use supernode_protocol::lease::{Commit, LeaseTerms};
+use supernode_protocol::manifest::Manifest;
+use supernode_protocol::placement::PlacementRecord;
+use supernode_protocol::signed::Signed;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::session::{Group, Session};
+use super::{PutError, PutReport};
+use crate::Durability;
+use crate::network::{Directory, HolderError, Holders, patiently, peer};
+use crate::placement::PlacementKey;
+
+/// How long a put waits for the DHT to lead to its object before it returns anyway.
+const ANNOUNCE_PATIENCE: Duration = Duration::from_secs(10);
+/// Pause between looks at the DHT.
+const ANNOUNCE_PAUSE: Duration = Duration::from_millis(100);
+
+impl<H: Holders, D: Directory> Session<'_, H, D> {
+    pub(super) async fn finish(mut self, content_root: [u8; 32]) -> Result<PutReport, PutError> {
+        let builder = std::mem::take(&mut self.builder);
+        let (last, manifest) = builder.finish(content_root)?;
+        if self.groups.is_empty() {
+            let key = PlacementKey::of_object(manifest.block.cid);
+            let vector = self.choose(key).await?;
+            self.start_group(key, vector);
+        }
+        if let Some(page) = last {
+            self.keep_page(page);
+        }
+        let commits = self.commit_all(&manifest).await?;
+        let account = self.account(&commits);
+        let wanted = self.options.tolerate_nodes;
+        if account.durability.nodes.0.is_none_or(|survived| survived < wanted) {
+            self.release_everywhere(&commits).await;
+            return Err(self.not_durable(account.durability));
+        }
+        let announced = self.await_announcement(manifest.block.cid).await;
+        Ok(PutReport {
+            cid: manifest.block.cid,
+            lease: self.lease,
+            size: manifest.root.size,
+            content_root,
+            stripe_count: self.stripe_count,
+            slots_total: manifest.root.slot_count(),
+            slots_stored: manifest.root.slot_count() - account.missing.len() as u64,
+            missing: account.missing,
+            durability: account.durability,
+            announced,
+        })
+    }
+
+    /// Commits every group on each of its holders; says which holders have which group durably.
+    async fn commit_all(&mut self, manifest: &Manifest) -> Result<Vec<BTreeSet<NodeId>>, PutError> {
+        let mut committed = Vec::new();
+        for (position, number) in (0..self.groups.len()).zip(0_u32..) {
+            let outcomes = self.commit_group(position, number, manifest).await?;
+            let mut durable = BTreeSet::new();
+            for (node, outcome) in outcomes {
+                match outcome {
+                    Ok(()) => {
+                        durable.insert(node);
+                    }
+                    Err(error) => {
+                        info!(%node, error = %error.message, "a holder did not commit");
+                        self.failed.insert(node, error);
+                    }
+                }
+            }
+            committed.push(durable);
+        }
+        Ok(committed)
+    }
+
+    async fn commit_group(
+        &self,
+        position: usize,
+        number: u32,
+        manifest: &Manifest,
+    ) -> Result<Vec<(NodeId, Result<(), HolderError>)>, PutError> {
+        let group = &self.groups[position];
+        let commit = self.commit_of(group, number, manifest.block.cid)?;
+        let holders: BTreeSet<NodeId> = group.vector.iter().copied().collect();
+        let attempts = holders.into_iter().map(|node| {
+            let commit = commit.clone();
+            async move { (node, self.commit_on(node, group, manifest, commit).await) }
+        });
+        Ok(join_all(attempts).await)
+    }
+
+    fn commit_of(&self, group: &Group, number: u32, object: Cid) -> Result<Commit, PutError> {
+        let placement = PlacementRecord {
+            object,
+            group: number,
+            epoch: 0,
+            nodes: group.vector.clone(),
+            writer: self.objects.owner,
+        };
+        Ok(Commit {
+            upload: self.upload,
+            object,
+            group: number,
+            page: group.page.as_ref().map(|page| page.cid),
+            stripe_first: group.stripe_first,
+            stripe_count: group.stripe_count,
+            terms: LeaseTerms {
+                lease: self.lease,
+                owner: self.objects.owner,
+                kind: self.options.kind,
+                expiry: self.options.expiry,
+            },
+            placement: Signed::sign(placement, &self.objects.identity)?,
+            missing: self.known_missing(group),
+        })
+    }
+
+    /// Slots that nobody took, and those whose node has failed since: what the leader is told.
+    fn known_missing(&self, group: &Group) -> Vec<Slot> {
+        let mut missing: BTreeSet<Slot> = group.missing.iter().copied().collect();
+        for (index, _) in
+            (0_u16..).zip(&group.vector).filter(|(_, node)| self.failed.contains_key(node))
+        {
+            let stripes = group.stripe_first..group.stripe_first + group.stripe_count;
+            missing.extend(stripes.map(|stripe| Slot { stripe, index }));
+        }
+        missing.into_iter().collect()
+    }
+
+    async fn commit_on(
+        &self,
+        node: NodeId,
+        group: &Group,
+        manifest: &Manifest,
+        commit: Commit,
+    ) -> Result<(), HolderError> {
+        let (peer, holders) = (peer(&self.members[&node]), &self.objects.holders);
+        for block in [Some(&manifest.block), group.page.as_ref()].into_iter().flatten() {
+            let put = || holders.put_block(&peer, self.upload, block.cid, block.bytes.clone());
+            patiently(put).await?;
+        }
+        patiently(|| holders.commit(&peer, commit.clone())).await.map(|_| ())
+    }
+
+    fn account(&self, committed: &[BTreeSet<NodeId>]) -> Account {
+        let region_of: HashMap<NodeId, String> =
+            self.members.values().map(|record| (record.node, record.region.clone())).collect();
+        let mut account = Account { durability: Durability::unlimited(), missing: Vec::new() };
+        for (group, durable) in self.groups.iter().zip(committed) {
+            let keepers: Vec<NodeId> = durable.iter().copied().collect();
+            account.note(Durability::of_slots(&keepers, 1, &region_of));
+            let unsent: HashSet<Slot> = group.missing.iter().copied().collect();
+            for stripe in group.stripe_first..group.stripe_first + group.stripe_count {
+                let slots = (0_u16..).zip(&group.vector);
+                let (kept, lost): (Vec<_>, Vec<_>) = slots
+                    .map(|(index, node)| (Slot { stripe, index }, *node))
+                    .partition(|(slot, node)| durable.contains(node) && !unsent.contains(slot));
+                let kept: Vec<NodeId> = kept.into_iter().map(|(_, node)| node).collect();
+                let need = self.options.class.data_count();
+                account.note(Durability::of_slots(&kept, need, &region_of));
+                account.missing.extend(lost.into_iter().map(|(slot, _)| slot));
+            }
+        }
+        account
+    }
+
+    fn not_durable(&self, durability: Durability) -> PutError {
+        match self.refusal() {
+            refusal @ (PutError::Full { .. } | PutError::NotAuthorised { .. }) => refusal,
+            _ => {
+                let last = self.failed.values().next();
+                let small = "the network has too few nodes".to_owned();
+                PutError::NotDurable {
+                    survives: durability.nodes,
+                    wanted: self.options.tolerate_nodes,
+                    detail: last.map_or(small, HolderError::to_string),
+                }
+            }
+        }
+    }
+
+    /// A put that failed leaves no lease behind: what was committed is released again.
+    async fn release_everywhere(&self, committed: &[BTreeSet<NodeId>]) {
+        let nodes: BTreeMap<_, _> =
+            committed.iter().flatten().map(|node| (*node, &self.members[node])).collect();
+        let releases = nodes.into_values().map(|record| async move {
+            let peer = peer(record);
+            if let Err(error) = self.objects.holders.release(&peer, self.lease).await {
+                warn!(node = %record.node, error = %error.message, "a lease of a failed put stays \
+                      until it expires");
+            }
+        });
+        join_all(releases).await;
+    }
+
+    async fn await_announcement(&self, cid: Cid) -> bool {
+        let give_up = Instant::now() + ANNOUNCE_PATIENCE;
+        while self.objects.directory.providers(cid).await.is_empty() {
+            if Instant::now() >= give_up {
+                return false;
+            }
+            tokio::time::sleep(ANNOUNCE_PAUSE).await;
+        }
+        true
+    }
+}
+
+/// What is durable, and what is not.
+struct Account {
+    durability: Durability,
+    missing: Vec<Slot>,
+}
+
+impl Account {
+    fn note(&mut self, durability: Durability) {
+        self.durability = self.durability.worst(durability);
+    }
+}

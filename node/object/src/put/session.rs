@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One put under way: who may hold what, and where each slot went.
+//!
+//! A group has one placement vector. When a node fails while a stripe is sent, another takes over
+//! its slot indexes: if the group has no earlier stripe, in place; otherwise the manifest's page
+//! ends before this stripe and a new group starts with the new vector, so that every recorded
+//! vector stays true for every stripe under it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use futures::future::join_all;
+use futures::stream::{FuturesUnordered, StreamExt};
+use supernode_client::{Peer, PutShard};
+use supernode_protocol::ids::{LeaseId, NodeId, Slot, UploadId};
+use supernode_protocol::manifest::{Block, Builder, Extent};
+use supernode_protocol::node_record::NodeRecord;
+use supernode_protocol::wire::ErrorCode;
+use tracing::{debug, info};
+
+use super::PutOptions;
+use super::source::EncodedStripe;
+use crate::network::{Directory, HolderError, Holders, patiently, peer};
+use crate::placement::{Candidate, PlacementKey, place, rank, replacement};
+use crate::{Objects, PutError};
+
+/// Nodes looked at beyond a group's width, so that dead ones can be replaced before it starts.
+const SPARE_CANDIDATES: usize = 32;
+
+/// A group: which nodes, which stripes, what is missing.
+pub(super) struct Group {
+    pub(super) vector: Vec<NodeId>,
+    pub(super) stripe_first: u32,
+    pub(super) stripe_count: u32,
+    /// Slots that no node took.
+    pub(super) missing: Vec<Slot>,
+    /// The page's block, for groups whose page is one.
+    pub(super) page: Option<Block>,
+    key: PlacementKey,
+}
+
+pub(super) struct Session<'a, H, D> {
+    pub(super) objects: &'a Objects<H, D>,
+    pub(super) options: &'a PutOptions,
+    pub(super) upload: UploadId,
+    pub(super) lease: LeaseId,
+    pub(super) builder: Builder,
+    pub(super) groups: Vec<Group>,
+    /// Everybody who may hold something, by id.
+    pub(super) members: BTreeMap<NodeId, NodeRecord>,
+    /// Nodes that failed during this put, and how. They get nothing more.
+    pub(super) failed: HashMap<NodeId, HolderError>,
+    connected: HashSet<NodeId>,
+    pub(super) stripe_count: u32,
+}
+
+impl<'a, H: Holders, D: Directory> Session<'a, H, D> {
+    pub(super) async fn open(
+        objects: &'a Objects<H, D>,
+        options: &'a PutOptions,
+    ) -> Result<Self, PutError> {
+        let members = objects.directory.members().await;
+        let members: BTreeMap<_, _> =
+            members.into_iter().map(|record| (record.node, record)).collect();
+        if members.values().all(|record| record.capacity_bytes == 0) {
+            return Err(PutError::NoNodes { detail: format!("{} known", members.len()) });
+        }
+        Ok(Self {
+            objects,
+            options,
+            upload: UploadId::from_bytes(rand::random()),
+            lease: LeaseId::from_bytes(rand::random()),
+            builder: Builder::new(),
+            groups: Vec::new(),
+            members,
+            failed: HashMap::new(),
+            connected: HashSet::new(),
+            stripe_count: 0,
+        })
+    }
+
+    /// Sends a stripe's shards and appends it to the manifest.
+    pub(super) async fn place(&mut self, encoded: EncodedStripe) -> Result<(), PutError> {
+        let key = PlacementKey::of_stripe(&encoded.stripe.shards);
+        if self.builder.next_group() == self.groups.len() {
+            let vector = self.choose(key).await?;
+            self.start_group(key, vector);
+        }
+        let stripe = self.stripe_count;
+        let mut unsent: Vec<u16> = (0..).take(encoded.shards.len()).collect();
+        let mut vector = self.current().vector.clone();
+        loop {
+            let failures = self.send(stripe, &vector, &unsent, &encoded).await;
+            if failures.is_empty() {
+                unsent.clear();
+                break;
+            }
+            unsent = failures.iter().map(|(index, _)| *index).collect();
+            for (_, error) in failures {
+                info!(node = %error.node, error = %error.message, "a node takes no more shards");
+                self.failed.insert(error.node, error);
+            }
+            if !self.reassign(&mut vector) {
+                break;
+            }
+        }
+        self.adopt_vector(key, vector)?;
+        let missing = unsent.into_iter().map(|index| Slot { stripe, index });
+        let group = self.current();
+        group.missing.extend(missing);
+        group.stripe_count += 1;
+        self.stripe_count += 1;
+        if let Some(page) = self.builder.push(Extent::Stripe(encoded.stripe))? {
+            self.keep_page(page);
+        }
+        if let Some(progress) = &self.options.progress {
+            progress(self.builder.size());
+        }
+        Ok(())
+    }
+
+    /// Nodes for a new group, each of them reached a moment ago.
+    pub(super) async fn choose(&mut self, key: PlacementKey) -> Result<Vec<NodeId>, PutError> {
+        let class = self.options.class;
+        loop {
+            let candidates = self.candidates();
+            let near = class.width() + SPARE_CANDIDATES;
+            let unknown: Vec<Peer> = rank(key, &candidates)
+                .into_iter()
+                .take(near)
+                .filter(|candidate| !self.connected.contains(&candidate.node))
+                .map(|candidate| peer(&self.members[&candidate.node]))
+                .collect();
+            self.reach(&unknown).await;
+            let candidates = self.candidates();
+            let vector = place(key, class, &candidates).ok_or_else(|| self.refusal())?;
+            if vector.iter().all(|node| self.connected.contains(node)) {
+                return Ok(vector);
+            }
+        }
+    }
+
+    /// Connects to peers at the same time; those that do not answer are out of this put.
+    async fn reach(&mut self, peers: &[Peer]) {
+        let holders = &self.objects.holders;
+        let attempts = peers.iter().map(|peer| async move { (peer, holders.connect(peer).await) });
+        for (peer, outcome) in join_all(attempts).await {
+            match outcome {
+                Ok(()) => {
+                    self.connected.insert(peer.node);
+                }
+                Err(error) => {
+                    debug!(node = %peer.node, error = %error.message, "left out of placement");
+                    self.failed.insert(peer.node, error);
+                }
+            }
+        }
+    }
+
+    /// Sends the `unsent` shards to their nodes, all at once; returns those that failed.
+    async fn send(
+        &self,
+        stripe: u32,
+        vector: &[NodeId],
+        unsent: &[u16],
+        encoded: &EncodedStripe,
+    ) -> Vec<(u16, HolderError)> {
+        let sends = unsent.iter().map(|index| {
+            let position = usize::from(*index);
+            let put = PutShard {
+                upload: self.upload,
+                slot: Slot { stripe, index: *index },
+                shard: encoded.stripe.shards[position],
+                bytes: encoded.shards[position].clone(),
+            };
+            async move { (*index, self.send_slot(vector[position], put).await) }
+        });
+        let mut sends: FuturesUnordered<_> = sends.collect();
+        let mut failures = Vec::new();
+        while let Some((index, outcome)) = sends.next().await {
+            failures.extend(outcome.err().map(|error| (index, error)));
+        }
+        failures
+    }
+
+    async fn send_slot(&self, node: NodeId, put: PutShard) -> Result<(), HolderError> {
+        let peer = peer(&self.members[&node]);
+        patiently(|| self.objects.holders.put_shard(&peer, put.clone())).await.map(|_| ())
+    }
+
+    /// Replaces failed nodes in the vector by others; false when nobody else is left.
+    fn reassign(&self, vector: &mut [NodeId]) -> bool {
+        let (key, class) =
+            (self.groups.last().expect("a group is being filled").key, self.options.class);
+        let candidates = self.candidates();
+        for position in 0..vector.len() {
+            let leaving = vector[position];
+            if !self.failed.contains_key(&leaving) {
+                continue;
+            }
+            match replacement(key, class, vector, leaving, &candidates) {
+                Some(node) => vector[position] = node,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Makes `vector` the current group's, or starts a group with it if that has stripes already.
+    fn adopt_vector(&mut self, key: PlacementKey, vector: Vec<NodeId>) -> Result<(), PutError> {
+        let group = self.current();
+        if group.vector == vector {
+            return Ok(());
+        }
+        if group.stripe_count == 0 {
+            group.vector = vector;
+            return Ok(());
+        }
+        if let Some(page) = self.builder.end_page()? {
+            self.keep_page(page);
+        }
+        self.start_group(key, vector);
+        Ok(())
+    }
+
+    pub(super) fn start_group(&mut self, key: PlacementKey, vector: Vec<NodeId>) {
+        self.groups.push(Group {
+            vector,
+            stripe_first: self.stripe_count,
+            stripe_count: 0,
+            missing: Vec::new(),
+            page: None,
+            key,
+        });
+    }
+
+    /// Pages come out of the builder in order; page 0 never does.
+    pub(super) fn keep_page(&mut self, page: Block) {
+        let waiting = self.groups.iter_mut().skip(1).find(|group| group.page.is_none());
+        waiting.expect("every page has a group").page = Some(page);
+    }
+
+    fn current(&mut self) -> &mut Group {
+        self.groups.last_mut().expect("a group is started before its first stripe")
+    }
+
+    /// Members that have not failed.
+    fn candidates(&self) -> Vec<Candidate> {
+        let alive = self.members.values().filter(|record| !self.failed.contains_key(&record.node));
+        alive
+            .map(|record| Candidate {
+                node: record.node,
+                region: record.region.clone(),
+                capacity_bytes: record.capacity_bytes,
+            })
+            .collect()
+    }
+
+    /// Why nobody takes anything: the most telling answer among those that failed.
+    pub(super) fn refusal(&self) -> PutError {
+        let with = |code| self.failed.values().find(|error| error.code == Some(code));
+        if let Some(error) = with(ErrorCode::Refused) {
+            return PutError::NotAuthorised { detail: error.to_string() };
+        }
+        if let Some(error) = with(ErrorCode::Full) {
+            return PutError::Full { detail: error.to_string() };
+        }
+        let last = self.failed.values().next();
+        PutError::NoNodes {
+            detail: last.map_or_else(|| "it has none".to_owned(), HolderError::to_string),
+        }
+    }
+}

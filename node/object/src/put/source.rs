@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From a stream of bytes to encoded stripes.
+//!
+//! A stripe is read into one buffer, which becomes its data shards without a copy. Encoding and
+//! hashing run on blocking threads: one makes and hashes the parity while the other hashes the
+//! data, so both cores of a small machine work.
+
+use std::io;
+
+use bytes::Bytes;
+use supernode_protocol::erasure::{Code, Encoder, ErasureError};
+use supernode_protocol::geometry::shard_len;
+use supernode_protocol::ids::ShardId;
+use supernode_protocol::limits::STRIPE_BYTES_MAX;
+use supernode_protocol::manifest::Stripe;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::PutError;
+
+/// A stripe and the bytes of its shards.
+pub(super) struct EncodedStripe {
+    pub(super) stripe: Stripe,
+    pub(super) shards: Vec<Bytes>,
+}
+
+pub(super) struct Source<R> {
+    reader: R,
+    code: Code,
+    expected_bytes: Option<u64>,
+    offset: u64,
+    /// `None` only while a blocking thread has it.
+    worker: Option<Worker>,
+    ended: bool,
+}
+
+/// What moves to the blocking thread and back.
+struct Worker {
+    encoder: Encoder,
+    content: blake3::Hasher,
+}
+
+impl<R: AsyncRead + Unpin + Send> Source<R> {
+    pub(super) fn new(reader: R, code: Code, expected_bytes: Option<u64>) -> Self {
+        let worker = Worker { encoder: Encoder::new(code), content: blake3::Hasher::new() };
+        Self { reader, code, expected_bytes, offset: 0, worker: Some(worker), ended: false }
+    }
+
+    /// BLAKE3 of everything read.
+    pub(super) fn content_root(&self) -> [u8; 32] {
+        let worker = self.worker.as_ref().expect("next_stripe returned, so the worker is back");
+        *worker.content.finalize().as_bytes()
+    }
+
+    /// The next stripe, full unless it is the last; `None` at the end.
+    pub(super) async fn next_stripe(&mut self) -> Result<Option<EncodedStripe>, PutError> {
+        if self.ended {
+            return Ok(None);
+        }
+        let bytes = self.read_stripe().await?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let code = self.code;
+        let mut worker = self.worker.take().ok_or(PutError::Worker)?;
+        let encoded = tokio::task::spawn_blocking(move || {
+            let encoded = worker.encode(code, bytes);
+            (worker, encoded)
+        });
+        let (worker, encoded) = encoded.await.map_err(|_| PutError::Worker)?;
+        self.worker = Some(worker);
+        Ok(Some(encoded?))
+    }
+
+    async fn read_stripe(&mut self) -> Result<Vec<u8>, PutError> {
+        let full = STRIPE_BYTES_MAX;
+        let padded = shard_len(full, self.code.data_count()) * self.code.data_count() as u64;
+        // Untouched pages of a large allocation cost nothing, so small objects may ask for a
+        // whole stripe; the buffer never moves.
+        let capacity = usize::try_from(padded).expect("a stripe fits the address space");
+        let mut bytes = Vec::with_capacity(capacity);
+        let mut limited = (&mut self.reader).take(full);
+        let read = limited.read_to_end(&mut bytes).await;
+        let source_error = |source: io::Error, read: usize| PutError::Source {
+            offset: self.offset + read as u64,
+            source,
+        };
+        read.map_err(|error| source_error(error, bytes.len()))?;
+        self.offset += bytes.len() as u64;
+        self.ended = (bytes.len() as u64) < full;
+        match self.expected_bytes {
+            Some(expected) if self.ended && self.offset < expected => {
+                Err(PutError::SourceShrank { expected, actual: self.offset })
+            }
+            _ => Ok(bytes),
+        }
+    }
+}
+
+impl Worker {
+    fn encode(&mut self, code: Code, mut bytes: Vec<u8>) -> Result<EncodedStripe, ErasureError> {
+        let len = bytes.len() as u64;
+        let shard_len = shard_len(len, code.data_count());
+        let shard_bytes = usize::try_from(shard_len).expect("a shard is smaller than its stripe");
+        bytes.resize(shard_bytes * code.data_count(), 0);
+        let mut parity = vec![vec![0; shard_bytes]; code.parity_count()];
+        let Self { encoder, content } = self;
+        let (data_ids, parity_ids) = std::thread::scope(|scope| {
+            let data = scope.spawn(|| {
+                let own = usize::try_from(len).expect("it is the length of a buffer");
+                content.update(&bytes[..own]);
+                bytes.chunks_exact(shard_bytes).map(ShardId::of).collect::<Vec<_>>()
+            });
+            let parity_ids = encoder
+                .encode_stripe(&bytes, &mut parity)
+                .map(|()| parity.iter().map(|shard| ShardId::of(shard)).collect::<Vec<_>>());
+            (data.join().expect("hashing bytes in memory does not panic"), parity_ids)
+        });
+        let shards = [data_ids, parity_ids?].concat();
+        let stripe = Stripe {
+            len,
+            codec: code.codec(),
+            data_count: code.data_count(),
+            parity_count: code.parity_count(),
+            shard_len,
+            shards,
+        };
+        let data = Bytes::from(bytes);
+        let slices = (0..code.data_count())
+            .map(|index| data.slice(index * shard_bytes..(index + 1) * shard_bytes));
+        let shards = slices.chain(parity.into_iter().map(Bytes::from)).collect();
+        Ok(EncodedStripe { stripe, shards })
+    }
+}
