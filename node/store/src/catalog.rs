@@ -24,6 +24,7 @@ use supernode_protocol::lease::LeaseKind;
 use crate::record::{Body, Freed, LeaseChange, Position};
 
 mod apply;
+mod check;
 mod dump;
 mod entries;
 pub mod keys;
@@ -31,8 +32,11 @@ mod query;
 mod usage;
 
 pub use self::apply::apply;
+pub use self::check::check;
 pub use self::dump::dump_lines;
+pub(crate) use self::dump::visit;
 pub use self::entries::{GroupEntry, Kept, LeaseState, State, UploadEntry};
+pub(crate) use self::query::thing_of;
 pub use self::query::{Catalog, CoveredGroup};
 pub use self::usage::{ByState, LeaseUsage, Tally, Usage};
 

@@ -4,7 +4,8 @@
 //! The **log** is the truth: append-only [`segment`]s of self-describing [`record`]s. What the log
 //! means is a pure state machine, the [`catalog`]. The [`index`] is the catalog's map on disk, a
 //! cache that can be lost at any time. One [`writer`] decides and appends; [`reader`]s work beside
-//! it and verify every byte. [`Store`] is the handle to all of it.
+//! it and verify every byte. [`Store`] is the handle to all of it, [`offline`] the tools for a
+//! directory at rest.
 //!
 //! ```text
 //! Store ──messages──► actor ─► writer ─► log (segments) ─► disk
@@ -24,6 +25,7 @@ pub mod disk;
 mod error;
 pub mod index;
 mod metrics;
+pub mod offline;
 pub mod reader;
 pub mod record;
 pub mod recovery;

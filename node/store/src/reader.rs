@@ -99,8 +99,12 @@ impl Reader {
     /// [`StoreError::ShardNotFound`], [`StoreError::Damaged`], or what the disk says.
     pub fn shard(&self, shard: ShardId) -> Result<Shard, StoreError> {
         let kept = self.live_shard(shard)?;
+        self.whole_shard(shard, &kept)
+    }
+
+    fn whole_shard(&self, shard: ShardId, kept: &Kept) -> Result<Shard, StoreError> {
         let thing = Thing::Shard(shard);
-        let (record, header) = self.whole_record(thing, &kept)?;
+        let (record, header) = self.whole_record(thing, kept)?;
         let start = to_len(kept.payload_start);
         let tree_start = HEADER_BYTES + header.shape.meta_len as usize;
         let tree_end = tree_start + header.shape.outboard_len as usize;
@@ -143,12 +147,15 @@ impl Reader {
         Ok(RangeRead { shard_len: kept.len, range: aligned, proof, bytes })
     }
 
-    /// Whether the bytes of a thing are whole on disk.
+    /// Whether the bytes of a thing are whole on disk, its hash tree included.
     ///
     /// # Errors
     /// [`StoreError::Damaged`], or what the disk says.
     pub fn verify(&self, thing: Thing, kept: &Kept) -> Result<(), StoreError> {
-        self.whole_record(thing, kept).map(drop)
+        match thing {
+            Thing::Shard(shard) => self.whole_shard(shard, kept).map(drop),
+            Thing::Block(_) => self.whole_record(thing, kept).map(drop),
+        }
     }
 
     /// The placement of a group that has precedence here.

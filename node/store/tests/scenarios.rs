@@ -7,4 +7,5 @@ mod sample;
 mod scenarios {
     mod an_object_comes_and_goes;
     mod support;
+    mod the_index_is_a_cache;
 }

@@ -247,7 +247,7 @@ impl<K: KvRead + ?Sized> Catalog<'_, K> {
 }
 
 /// A shard or block behind `prefix_len` bytes of a key.
-pub(super) fn thing_of(key: &[u8], prefix_len: usize) -> Option<Thing> {
+pub(crate) fn thing_of(key: &[u8], prefix_len: usize) -> Option<Thing> {
     let mut parts = KeyParts::after(key, prefix_len);
     match parts.byte()? {
         keys::SHARD => parts.shard().map(Thing::Shard),

@@ -45,6 +45,11 @@ pub struct MemoryIndex {
 }
 
 impl MemoryIndex {
+    /// An index over a finished map.
+    pub fn over(map: MapKv, mark: Mark) -> Self {
+        Self { state: Mutex::new((map, mark)) }
+    }
+
     /// A copy: what a snapshot of the database's files would hold.
     #[must_use]
     pub fn snapshot(&self) -> Self {

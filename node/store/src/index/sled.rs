@@ -220,8 +220,13 @@ impl KvRead for SledIndex {
         if start >= end {
             return Ok(Pairs::new());
         }
-        let pairs =
-            guarded(|| self.db.range(start..end).take(limit).collect::<sled::Result<Vec<_>>>())?;
+        let is_meta = |pair: &sled::Result<(sled::IVec, sled::IVec)>| {
+            pair.as_ref().is_ok_and(|(key, _)| key == META_KEY)
+        };
+        let pairs = guarded(|| {
+            let pairs = self.db.range(start..end).filter(|pair| !is_meta(pair));
+            pairs.take(limit).collect::<sled::Result<Vec<_>>>()
+        })?;
         let pair = |(key, stored): (sled::IVec, sled::IVec)| {
             Ok((key.to_vec(), opened(&key, &stored)?.to_vec()))
         };

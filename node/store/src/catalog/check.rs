@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Counting again, by walking, what is otherwise kept up with each change.
+
+use std::collections::BTreeMap;
+
+use supernode_protocol::ids::ShardId;
+use supernode_protocol::lease::LeaseKind;
+
+use super::dump::visit;
+use super::entries::{GroupEntry, Kept, LeaseState, State, UploadEntry, decode, malformed};
+use super::keys::{self, KeyParts};
+use super::query::{group_of, thing_of};
+use super::usage::Usage;
+use super::{Catalog, IndexError, KvRead, Thing};
+
+/// Live and trash references of a shard or block.
+type References = BTreeMap<Thing, (u32, u32)>;
+
+/// Compares references and figures with a full walk; each difference is a sentence.
+///
+/// # Errors
+/// When the map cannot be read.
+pub fn check<K: KvRead + ?Sized>(kv: &K) -> Result<Vec<String>, IndexError> {
+    let mut walk = Walk { kv, usage: Usage::default(), references: References::new() };
+    walk.uploads()?;
+    walk.groups()?;
+    walk.leases()?;
+    let mut differences = walk.things()?;
+    walk.tombstones()?;
+    let stated = Catalog(kv).usage()?;
+    // What died and was freed left no entry to count; only the log knows it.
+    walk.usage.shards.dead = stated.shards.dead;
+    walk.usage.blocks.dead = stated.blocks.dead;
+    (walk.usage.records, walk.usage.log_bytes) = (stated.records, stated.log_bytes);
+    if walk.usage != stated {
+        differences.push(format!("figures say {stated:?}, a walk counts {:?}", walk.usage));
+    }
+    Ok(differences)
+}
+
+struct Walk<'k, K: ?Sized> {
+    kv: &'k K,
+    usage: Usage,
+    references: References,
+}
+
+impl<K: KvRead + ?Sized> Walk<'_, K> {
+    fn refer(&mut self, thing: Thing, is_live: bool) {
+        let (live, trash) = self.references.entry(thing).or_default();
+        *(if is_live { live } else { trash }) += 1;
+    }
+
+    fn len(&self, shard: ShardId) -> Result<u64, IndexError> {
+        Ok(Catalog(self.kv).kept(Thing::Shard(shard))?.map_or(0, |kept| kept.len))
+    }
+
+    fn uploads(&mut self) -> Result<(), IndexError> {
+        let mut slots = Vec::new();
+        visit(self.kv, keys::UPLOAD_SLOT, |key, value| {
+            slots.push(ShardId::from_slice(value).ok_or_else(|| malformed(key))?);
+            Ok(())
+        })?;
+        let mut bytes = 0;
+        for shard in slots {
+            bytes += self.len(shard)?;
+            self.usage.upload_slots += 1;
+            self.refer(Thing::Shard(shard), true);
+        }
+        let mut blocks = Vec::new();
+        visit(self.kv, keys::UPLOAD_BLOCK, |key, _| {
+            blocks.push(KeyParts::after(key, 1 + 16).cid().ok_or_else(|| malformed(key))?);
+            Ok(())
+        })?;
+        blocks.into_iter().for_each(|cid| self.refer(Thing::Block(cid), true));
+        let mut count = 0;
+        visit(self.kv, keys::UPLOAD, |key, value| {
+            count += 1;
+            decode::<UploadEntry>(key, value).map(drop)
+        })?;
+        let uploads = self.usage.leases_of_kind_mut(LeaseKind::Upload);
+        (uploads.count, uploads.bytes) = (count, bytes);
+        Ok(())
+    }
+
+    fn groups(&mut self) -> Result<(), IndexError> {
+        let mut groups = Vec::new();
+        visit(self.kv, keys::GROUP, |key, value| {
+            groups.push((group_of(key, 1)?, decode::<GroupEntry>(key, value)?));
+            Ok(())
+        })?;
+        for ((object, number), group) in groups {
+            let is_live = group.trashed_secs.is_none();
+            let slots = Catalog(self.kv).slots(object, number)?;
+            let count = slots.len() as u64;
+            if is_live {
+                self.usage.live_groups += 1;
+                self.usage.live_slots += count;
+            } else {
+                self.usage.trash_groups += 1;
+                self.usage.trash_slots += count;
+            }
+            let mut bytes = 0;
+            for (_, shard) in slots {
+                bytes += self.len(shard)?;
+                self.refer(Thing::Shard(shard), is_live);
+            }
+            self.refer(Thing::Block(object), is_live);
+            if let Some(page) = group.page {
+                self.refer(Thing::Block(page), is_live);
+            }
+            for lease in Catalog(self.kv).leases_of_group(object, number)? {
+                if let Some(state) = Catalog(self.kv).lease(lease)? {
+                    self.usage.leases_of_kind_mut(state.kind).bytes += bytes;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn leases(&mut self) -> Result<(), IndexError> {
+        let usage = &mut self.usage;
+        visit(self.kv, keys::LEASE, |key, value| {
+            let state: LeaseState = decode(key, value)?;
+            usage.leases_of_kind_mut(state.kind).count += 1;
+            Ok(())
+        })
+    }
+
+    /// Compares what is kept with the references counted, and tallies it.
+    fn things(&mut self) -> Result<Vec<String>, IndexError> {
+        let mut differences = Vec::new();
+        let mut references = std::mem::take(&mut self.references);
+        for prefix in [keys::SHARD, keys::BLOCK] {
+            let usage = &mut self.usage;
+            visit(self.kv, prefix, |key, value| {
+                let thing = thing_of(key, 0).ok_or_else(|| malformed(key))?;
+                let kept: Kept = decode(key, value)?;
+                let counted = references.remove(&thing).unwrap_or_default();
+                if counted != (kept.live, kept.trash) {
+                    let stated = (kept.live, kept.trash);
+                    differences
+                        .push(format!("{thing:?} has references {counted:?}, not {stated:?}"));
+                }
+                let tallies = match thing {
+                    Thing::Shard(_) => &mut usage.shards,
+                    Thing::Block(_) => &mut usage.blocks,
+                };
+                if kept.state() != State::Dead {
+                    tallies.of(kept.state()).add(kept.len);
+                }
+                Ok(())
+            })?;
+        }
+        let lost = references.keys().map(|thing| format!("{thing:?} is referred to, but not here"));
+        differences.extend(lost);
+        Ok(differences)
+    }
+
+    fn tombstones(&mut self) -> Result<(), IndexError> {
+        let count = &mut self.usage.tombstones;
+        visit(self.kv, keys::TOMBSTONE, |_, _| {
+            *count += 1;
+            Ok(())
+        })
+    }
+}
