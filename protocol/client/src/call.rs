@@ -6,6 +6,7 @@
 //! more), both directions are closed, so that neither end keeps anything. The permit is the last
 //! to go, so the server never sees more streams than it allowed.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use supernode_protocol::wire::{Request, Response, encode_frame};
 use supernode_tls::codes::CloseCode;
 use supernode_tls::frames::{FrameReadError, at_end, read_frame};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::error::ClientError;
 use crate::link::Link;
@@ -108,11 +109,10 @@ impl Call {
         let frame = encode_frame(request).map_err(|error| {
             Failure::Final(ClientError::BadRequest { node: self.node(), reason: error.to_string() })
         })?;
-        let received_before = self.link.datagrams_received();
-        self.send_all(frame, body, received_before).await?;
+        self.send_all(frame, body).await?;
         let by = Instant::now() + self.link.pace.progress;
         let answer = read_frame::<Response>(&mut self.recv);
-        match while_alive(answer, &self.link, received_before, "answer", by).await? {
+        match while_alive(answer, self.send.stopped(), &self.link, "answer", by).await? {
             Ok(Response::Error(error)) => {
                 Err(Failure::Final(ClientError::Refused { node: self.link.node, error }))
             }
@@ -122,18 +122,13 @@ impl Call {
     }
 
     /// A node that refuses early stops reading; its answer says why, so that is not an error here.
-    async fn send_all(
-        &mut self,
-        frame: Bytes,
-        mut body: Bytes,
-        received_before: u64,
-    ) -> Result<(), Failure> {
+    async fn send_all(&mut self, frame: Bytes, mut body: Bytes) -> Result<(), Failure> {
         let end = self.link.pace.transfer_end(body.len() as u64);
         let mut piece = frame;
         loop {
             let by = end.min(Instant::now() + self.link.pace.progress);
             let write = self.send.write_chunk(piece);
-            match while_alive(write, &self.link, received_before, "take the request", by).await? {
+            match while_alive(write, pending::<()>(), &self.link, "take the request", by).await? {
                 Ok(()) => {}
                 Err(WriteError::Stopped(_)) => return Ok(()),
                 Err(error) => return Err(Failure::Lost(unreachable(self.node(), &error))),
@@ -195,27 +190,43 @@ impl Call {
     }
 }
 
-/// Waits for `work` until `by`, and less long for a node that is gone: a live one acknowledges a
-/// request at once, however long it takes to answer. If not one packet came within the contact
-/// time, the connection is dead and is closed here, so that nobody else waits for it.
-async fn while_alive<T>(
+/// Waits for `work` until `by`, and less long for a node that is gone.
+///
+/// A live node acknowledges what it is sent at once, however long it takes to answer, and what is
+/// not acknowledged is sent again and again. So as long as `acknowledged` is not done, a contact
+/// time without a single packet means that the connection is dead. It is closed here, so that
+/// nobody else waits for it. A quarter more is waited before that verdict, because it may have
+/// been this process that stood still, with the packets waiting in its socket.
+async fn while_alive<T, A>(
     work: impl Future<Output = T>,
+    acknowledged: impl Future<Output = A>,
     link: &Link,
-    received_before: u64,
     step: &'static str,
     by: Instant,
 ) -> Result<T, Failure> {
-    let mut work = std::pin::pin!(work);
+    let (mut work, mut acknowledged) = (std::pin::pin!(work), std::pin::pin!(acknowledged));
     let Pace { contact, progress, .. } = link.pace;
-    let contact_by = Instant::now() + contact;
-    if contact_by < by {
-        if let Ok(done) = timeout_at(contact_by, &mut work).await {
-            return Ok(done);
+    let mut heard = link.datagrams_received();
+    let mut is_suspect = false;
+    loop {
+        let patience = if is_suspect { contact / 4 } else { contact };
+        let check = Instant::now() + patience;
+        if check >= by {
+            break;
         }
-        if link.datagrams_received() == received_before {
+        tokio::select! {
+            biased;
+            done = &mut work => return Ok(done),
+            _ = &mut acknowledged => break,
+            () = sleep_until(check) => {}
+        }
+        let hears = link.datagrams_received();
+        if hears == heard && is_suspect {
             link.connection.close(CloseCode::Deadline.to_varint(), b"no sign of life");
             return Err(Failure::Lost(timed_out(link.node, "acknowledge a request", contact)));
         }
+        is_suspect = hears == heard;
+        heard = hears;
     }
     timeout_at(by, work).await.map_err(|_| Failure::Final(timed_out(link.node, step, progress)))
 }

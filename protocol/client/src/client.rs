@@ -74,6 +74,10 @@ impl Client {
         self.pool.close().await;
     }
 
+    pub(crate) fn network(&self) -> &str {
+        self.pool.network()
+    }
+
     /// Sends a request and reads the frame of its answer. A pooled connection that proves dead
     /// is replaced once.
     pub(crate) async fn ask(

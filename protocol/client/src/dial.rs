@@ -11,7 +11,7 @@ use supernode_protocol::ids::NodeId;
 use supernode_protocol::limits::NODE_ADDRESSES_MAX;
 use supernode_protocol::wire::{Request, Response, encode_frame};
 use supernode_tls::codes::CloseCode;
-use supernode_tls::frames::read_frame;
+use supernode_tls::frames::{FrameReadError, read_frame};
 use supernode_tls::identity::{SERVER_NAME, peer_of};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -145,7 +145,10 @@ async fn ask(
     // A node that refuses early may have stopped reading; its answer tells why.
     let _ = send.write_chunk(frame).await;
     let _ = send.finish();
-    read_frame(&mut recv).await.map_err(|error| unreachable(node, &error))
+    read_frame(&mut recv).await.map_err(|error| match error {
+        FrameReadError::Read(error) => unreachable(node, &error),
+        error => broken(node, error),
+    })
 }
 
 fn broken(node: NodeId, reason: impl std::fmt::Display) -> ClientError {

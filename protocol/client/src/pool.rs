@@ -54,6 +54,10 @@ impl Pool {
         Arc::new(Self { endpoint, config, entries: Mutex::new(HashMap::new()), places })
     }
 
+    pub(crate) fn network(&self) -> &str {
+        &self.config.network
+    }
+
     /// The connection to `peer`, dialled if there is none.
     pub(crate) async fn link(self: &Arc<Self>, peer: &Peer) -> Result<Lease, ClientError> {
         let mut is_last_try = false;
@@ -172,15 +176,19 @@ impl Pool {
 
     /// Forgets a link that turned out to be dead, unless it was replaced already.
     pub(crate) fn forget(&self, dead: &Link) {
-        let removed = {
-            let mut entries = self.entries.lock();
-            match entries.get(&dead.node) {
-                Some(Entry::Ready(link)) if is_same(link, dead.connection.stable_id()) => {
-                    entries.remove(&dead.node)
-                }
-                _ => None,
+        self.remove(dead.node, dead.connection.stable_id());
+    }
+
+    fn remove(&self, node: NodeId, stable_id: usize) {
+        let mut entries = self.entries.lock();
+        let removed = match entries.get(&node) {
+            Some(Entry::Ready(link)) if link.connection.stable_id() == stable_id => {
+                entries.remove(&node)
             }
+            _ => None,
         };
+        // Dropping a link closes its connection; that is not for under the lock.
+        drop(entries);
         drop(removed);
     }
 
@@ -199,10 +207,6 @@ impl Pool {
     }
 }
 
-fn is_same(link: &Link, stable_id: usize) -> bool {
-    link.connection.stable_id() == stable_id
-}
-
 /// Takes a link out of the pool when its connection ends, for whatever reason.
 fn forget_when_closed(pool: Weak<Pool>, link: &Arc<Link>) -> impl Future<Output = ()> + use<> {
     let connection = link.connection.clone();
@@ -210,16 +214,8 @@ fn forget_when_closed(pool: Weak<Pool>, link: &Arc<Link>) -> impl Future<Output 
     async move {
         let reason = connection.closed().await;
         tracing::debug!(%node, %reason, "connection ended");
-        let Some(pool) = pool.upgrade() else { return };
-        let removed = {
-            let mut entries = pool.entries.lock();
-            match entries.get(&node) {
-                Some(Entry::Ready(link)) if is_same(link, connection.stable_id()) => {
-                    entries.remove(&node)
-                }
-                _ => None,
-            }
-        };
-        drop(removed);
+        if let Some(pool) = pool.upgrade() {
+            pool.remove(node, connection.stable_id());
+        }
     }
 }

@@ -185,8 +185,9 @@ impl Client {
         }
     }
 
-    /// One page of the nodes the node knows, in id order, those whose signature or limits do not
-    /// hold left out. Ask again after the last one until none come.
+    /// One page of the nodes the node knows, in id order. Those of another network, and those
+    /// whose signature or limits do not hold, are left out. Ask again after the last one until
+    /// none come.
     ///
     /// # Errors
     /// Any [`ClientError`].
@@ -199,16 +200,11 @@ impl Client {
         let Response::Members { mut nodes } = response else {
             return Err(unexpected(peer));
         };
-        nodes.retain(|record| {
-            let verdict = record.verify().map_err(|error| error.to_string());
-            let verdict =
-                verdict.and_then(|body| body.validate().map_err(|error| error.to_string()));
-            match verdict {
-                Ok(()) => true,
-                Err(error) => {
-                    tracing::debug!(node = %peer.node, %error, "dropped a bad node record");
-                    false
-                }
+        nodes.retain(|record| match check_member(record, self.network()) {
+            Ok(()) => true,
+            Err(reason) => {
+                tracing::debug!(node = %peer.node, reason, "left out a node record");
+                false
             }
         });
         Ok(nodes)
@@ -288,6 +284,12 @@ fn check_placement(
         return Err(lied(peer, "placement", reason));
     }
     Ok(())
+}
+
+fn check_member(record: &Signed<NodeRecord>, network: &str) -> Result<(), String> {
+    let body = record.verify().map_err(|error| error.to_string())?;
+    body.validate().map_err(|error| error.to_string())?;
+    if body.network == network { Ok(()) } else { Err("it is of another network".to_owned()) }
 }
 
 fn lied(peer: &Peer, what: &'static str, reason: impl std::fmt::Display) -> ClientError {
