@@ -68,6 +68,10 @@ impl Doors {
         if *from_prefix >= self.connections_per_prefix_max {
             return Verdict::Refuse(Reason::PrefixConnections);
         }
+        // Forged senders could fill the places of a prefix that is not theirs; half is all they get.
+        if *from_prefix >= self.connections_per_prefix_max.div_ceil(2) && !is_validated {
+            return Verdict::Retry;
+        }
         *from_prefix += 1;
         inside.connections += 1;
         inside.handshakes += 1;
@@ -159,6 +163,15 @@ mod tests {
         assert_eq!(refusal(&doors, address(3, 1)), Reason::Connections);
         drop(first);
         let _fourth = enter(&doors, address(1, 3));
+    }
+
+    #[test]
+    fn forged_senders_cannot_fill_the_places_of_a_prefix() {
+        let doors = doors();
+        let Verdict::Enter(_first) = doors.knock(address(1, 1), false) else { panic!("empty") };
+        assert!(matches!(doors.knock(address(1, 2), false), Verdict::Retry));
+        assert!(matches!(doors.knock(address(2, 1), false), Verdict::Enter(_)));
+        let _second = enter(&doors, address(1, 2));
     }
 
     #[test]
