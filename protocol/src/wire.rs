@@ -162,7 +162,8 @@ pub enum Response {
     },
     /// A page of the caller's leases.
     Leases {
-        /// Entries in `(lease, object, group)` order; fewer than the limit means the end.
+        /// Entries in `(lease, object, group)` order; only an empty page means the end, because
+        /// one may be cut short to fit its frame.
         entries: Vec<LeaseEntry>,
     },
     /// The lease is over; what nothing else covers goes to the trash.
@@ -171,7 +172,7 @@ pub enum Response {
     Renewed(Ack),
     /// A page of known nodes.
     Members {
-        /// In id order; fewer than the limit means the end.
+        /// In id order; only an empty page means the end, as above.
         nodes: Vec<Signed<NodeRecord>>,
     },
     /// Figures of this node.
