@@ -8,6 +8,7 @@ mod cancelled;
 mod frames;
 mod lies;
 mod pool;
+mod proxy;
 mod raw;
 mod round_trips;
 mod setup;

@@ -11,7 +11,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::MemoryBackend;
-use crate::setup::{Setup, client, config, eventually, id_of, loopback};
+use crate::proxy::Proxy;
+use crate::setup::{Setup, bytes_of, client, config, eventually, loopback, put_of};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -114,61 +115,68 @@ async fn start_when_free(
 
 #[tokio::test]
 async fn a_node_that_was_killed_and_came_back_is_noticed_without_waiting() {
-    let node_key = Keypair::generate_ed25519();
-    let writer_key = Keypair::generate_ed25519();
-    let backend = Arc::new(MemoryBackend::new(&node_key));
-    // A runtime that is torn down says no farewell, as a killed process says none.
-    let doomed = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    let relay = {
-        let _inside = doomed.enter();
-        let config = config(&writer_key, |_| {});
-        Relay::start(config, &node_key, Arc::clone(&backend), CancellationToken::new())
-            .expect("a free port")
-    };
-    let address = relay.local_addr();
-    let peer = Peer { node: id_of(&node_key), addresses: vec![address] };
-    // Patient enough that only the stateless reset can explain a quick answer.
-    let client = client(&writer_key, |config| {
+    let setup = Setup::new();
+    let proxy = Proxy::to(setup.relay.local_addr()).await;
+    let peer = Peer { node: setup.peer().node, addresses: vec![proxy.address] };
+    // Patient enough that only a stateless reset can explain a quick answer.
+    let client = client(&setup.writer_key, |config| {
         config.connect_timeout = Duration::from_secs(60);
         config.request_timeout = Duration::from_secs(60);
         config.idle_timeout = Duration::from_secs(60);
     });
     client.status(&peer).await.expect("before");
-    doomed.shutdown_background();
-    drop(relay);
-    let again = config(&writer_key, |config| config.listen = address);
-    let _relay = start_when_free(|| (again.clone(), node_key.clone(), Arc::clone(&backend))).await;
+    // A process with the same identity and no memory of the connection, at the same address.
+    let reborn = Arc::new(MemoryBackend::new(&setup.node_key));
+    let config = config(&setup.writer_key, |_| {});
+    let relay = Relay::start(config, &setup.node_key, reborn, CancellationToken::new())
+        .expect("a free port");
+    proxy.lead_to(relay.local_addr());
     timeout(SOON, client.status(&peer)).await.expect("no time-out was waited for").expect("after");
+    assert_eq!(relay.metrics().connections_total, 1);
 }
 
 #[tokio::test]
 async fn a_node_that_was_killed_is_given_up_after_the_contact_time() {
-    let node_key = Keypair::generate_ed25519();
-    let doomed = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    let relay = {
-        let _inside = doomed.enter();
-        let backend = Arc::new(MemoryBackend::new(&node_key));
-        let config = config(&node_key, |_| {});
-        Relay::start(config, &node_key, backend, CancellationToken::new()).expect("a free port")
-    };
-    let peer = Peer { node: id_of(&node_key), addresses: vec![relay.local_addr()] };
-    let client = client(&node_key, |config| {
-        config.connect_timeout = Duration::from_millis(200);
+    let setup = Setup::new();
+    let proxy = Proxy::to(setup.relay.local_addr()).await;
+    let peer = Peer { node: setup.peer().node, addresses: vec![proxy.address] };
+    let client = client(&setup.writer_key, |config| {
+        config.connect_timeout = Duration::from_secs(1);
         config.request_timeout = Duration::from_secs(60);
     });
     client.status(&peer).await.expect("before");
-    doomed.shutdown_background();
-    let error = timeout(SOON, client.status(&peer)).await.expect("soon").expect_err("killed");
-    assert!(error.retryable(), "{error}");
+    proxy.drop_requests(true);
+    let put = client.put_shard(&peer, put_of(&bytes_of(20 << 20)));
+    let (status, put) = timeout(SOON, async { tokio::join!(client.status(&peer), put) })
+        .await
+        .expect("long before the request's own time-out");
+    for error in [status.expect_err("killed"), put.expect_err("killed")] {
+        assert!(error.retryable(), "{error}");
+    }
     assert_eq!(client.connection_count(), 0);
+    proxy.drop_requests(false);
+    client.status(&peer).await.expect("the path is back");
+}
+
+#[tokio::test]
+async fn a_slow_answer_is_waited_for_when_the_request_arrived() {
+    let setup = Setup::new();
+    let client = client(&setup.writer_key, |config| {
+        config.connect_timeout = Duration::from_millis(100);
+        config.request_timeout = Duration::from_secs(60);
+    });
+    let peer = setup.peer();
+    let connected = async { while client.connect(&peer).await.is_err() {} };
+    timeout(SOON, connected).await.expect("a handshake within 100 ms, some time");
+    setup.backend.is_held.send_replace(true);
+    let many_contact_times = async {
+        setup.backend.inside(1).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        setup.backend.is_held.send_replace(false);
+    };
+    let (status, ()) = tokio::join!(client.status(&peer), many_contact_times);
+    status.expect("a node that acknowledged the request is alive");
+    assert_eq!(setup.relay.metrics().connections_total, 1);
 }
 
 #[tokio::test]
@@ -188,8 +196,8 @@ async fn large_packets_work_when_both_ends_allow_them() {
     let setup = Setup::with(|config| config.transport.mtu_bytes_max = 65_527);
     let client = client(&setup.writer_key, |config| config.transport.mtu_bytes_max = 65_527);
     let peer = setup.peer();
-    let bytes = crate::setup::bytes_of(8 << 20);
-    client.put_shard(&peer, crate::setup::put_of(&bytes)).await.expect("a put");
+    let bytes = bytes_of(8 << 20);
+    client.put_shard(&peer, put_of(&bytes)).await.expect("a put");
     let shard = supernode_protocol::ids::ShardId::of(&bytes);
     assert_eq!(client.shard(&peer, shard, 8 << 20).await.expect("a get"), bytes);
 }

@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use supernode_client::Peer;
 use supernode_protocol::ids::ShardId;
 use supernode_protocol::wire::ErrorCode;
 
-use crate::setup::{Setup, bytes_of, put_of};
+use crate::proxy::Proxy;
+use crate::setup::{Setup, bytes_of, eventually, put_of};
 
 #[tokio::test]
 async fn a_stop_lets_requests_finish_and_refuses_new_ones() {
@@ -41,15 +43,24 @@ async fn a_stop_lets_requests_finish_and_refuses_new_ones() {
 #[tokio::test]
 async fn a_stop_does_not_cut_an_answer_that_is_on_its_way() {
     let setup = Setup::new();
-    let (client, peer) = (setup.writer(), setup.peer());
-    let bytes = bytes_of(30 << 20);
+    let proxy = Proxy::to(setup.relay.local_addr()).await;
+    let peer = Peer { node: setup.peer().node, addresses: vec![proxy.address] };
+    let client = setup.writer();
+    let bytes = bytes_of(1 << 20);
     let shard = ShardId::of(&bytes);
     client.put_shard(&peer, put_of(&bytes)).await.expect("a put");
-    let read = client.shard(&peer, shard, 30 << 20);
+    // Nothing reaches the client: the answer is handed to the transport and stays there.
+    proxy.drop_answers(true);
+    let read = client.shard(&peer, shard, 1 << 20);
     let stop = async {
-        let has_begun = || setup.relay.metrics().requests_inflight == 1;
-        crate::setup::eventually("the read has begun", has_begun).await;
-        setup.relay.stop(Duration::from_secs(20)).await
+        let is_handed_over =
+            || setup.relay.metrics().shard_retrieval.counts.iter().sum::<u64>() == 1;
+        eventually("the answer is handed over", is_handed_over).await;
+        let mut stop = std::pin::pin!(setup.relay.stop(Duration::from_secs(20)));
+        let early = tokio::time::timeout(Duration::from_millis(50), &mut stop).await;
+        assert!(early.is_err(), "the answer has not arrived");
+        proxy.drop_answers(false);
+        stop.await
     };
     let (got, is_drained): (Result<Bytes, _>, bool) = tokio::join!(read, stop);
     assert_eq!(got.expect("to the last byte"), bytes);
