@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use supernode_protocol::ids::NodeId;
 use supernode_protocol::limits::{NETWORK_NAME_BYTES_MAX, SHARD_BYTES_MAX};
 use supernode_tls::transport::{SettingError, Transport, check_setting};
@@ -22,8 +22,7 @@ pub enum Profile {
 }
 
 /// What one client, or all strangers of one address prefix together, may use.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ClientLimits {
     /// Requests under way at a time.
     pub requests_max: u32,
@@ -55,9 +54,11 @@ pub struct RelayConfig {
     pub readers: BTreeSet<NodeId>,
     /// Requests under way at a time, of all clients.
     pub requests_max: u32,
-    /// For each client on a list.
+    /// For each client on a list. What the configuration leaves out keeps its default.
+    #[serde(deserialize_with = "known_limits")]
     pub known: ClientLimits,
-    /// For each address prefix (/24 in IPv4, /56 in IPv6) of clients on no list.
+    /// For each address prefix (/24 in IPv4, /56 in IPv6) of clients on no list. As above.
+    #[serde(deserialize_with = "stranger_limits")]
     pub strangers: ClientLimits,
     /// When a client that met a full pool is told to come back.
     pub retry_after_ms: u32,
@@ -97,20 +98,8 @@ impl Default for RelayConfig {
             writers: BTreeSet::new(),
             readers: BTreeSet::new(),
             requests_max: 1024,
-            known: ClientLimits {
-                requests_max: 256,
-                requests_per_sec: 5000,
-                requests_burst: 10_000,
-                bytes_per_sec: 1 << 30,
-                burst_bytes: 2 << 30,
-            },
-            strangers: ClientLimits {
-                requests_max: 128,
-                requests_per_sec: 1000,
-                requests_burst: 2000,
-                bytes_per_sec: 256 << 20,
-                burst_bytes: 512 << 20,
-            },
+            known: ClientLimits::KNOWN,
+            strangers: ClientLimits::STRANGERS,
             retry_after_ms: 250,
             connections_max: 4096,
             connections_per_prefix_max: 64,
@@ -199,7 +188,56 @@ const BURST_BYTES_MIN: u64 = SHARD_BYTES_MAX + (1 << 20);
 /// Rates are kept in KiB with 32 bits and in nanoseconds a cell; this is far above any network.
 const BURST_BYTES_MAX: u64 = 1 << 40;
 
+/// Limits of which only some are written down.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SomeLimits {
+    requests_max: Option<u32>,
+    requests_per_sec: Option<u32>,
+    requests_burst: Option<u32>,
+    bytes_per_sec: Option<u64>,
+    burst_bytes: Option<u64>,
+}
+
+impl SomeLimits {
+    fn over(self, default: &ClientLimits) -> ClientLimits {
+        ClientLimits {
+            requests_max: self.requests_max.unwrap_or(default.requests_max),
+            requests_per_sec: self.requests_per_sec.unwrap_or(default.requests_per_sec),
+            requests_burst: self.requests_burst.unwrap_or(default.requests_burst),
+            bytes_per_sec: self.bytes_per_sec.unwrap_or(default.bytes_per_sec),
+            burst_bytes: self.burst_bytes.unwrap_or(default.burst_bytes),
+        }
+    }
+}
+
+fn known_limits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ClientLimits, D::Error> {
+    Ok(SomeLimits::deserialize(deserializer)?.over(&ClientLimits::KNOWN))
+}
+
+fn stranger_limits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ClientLimits, D::Error> {
+    Ok(SomeLimits::deserialize(deserializer)?.over(&ClientLimits::STRANGERS))
+}
+
 impl ClientLimits {
+    /// The defaults of a client on a list.
+    pub const KNOWN: Self = Self {
+        requests_max: 256,
+        requests_per_sec: 5000,
+        requests_burst: 10_000,
+        bytes_per_sec: 1 << 30,
+        burst_bytes: 2 << 30,
+    };
+
+    /// The defaults of all strangers of one address prefix together.
+    pub const STRANGERS: Self = Self {
+        requests_max: 128,
+        requests_per_sec: 1000,
+        requests_burst: 2000,
+        bytes_per_sec: 256 << 20,
+        burst_bytes: 512 << 20,
+    };
+
     fn validate(&self) -> Result<(), SettingError> {
         for (setting, value) in [
             ("requests_max", self.requests_max),
@@ -225,7 +263,7 @@ impl ClientLimits {
 
 #[cfg(test)]
 mod tests {
-    use super::RelayConfig;
+    use super::{ClientLimits, RelayConfig};
 
     type Damage = fn(&mut RelayConfig);
 
@@ -236,6 +274,17 @@ mod tests {
         let text = toml::to_string(&config).expect("plain data");
         assert_eq!(toml::from_str::<RelayConfig>(&text).expect("own output"), config);
         assert_eq!(toml::from_str::<RelayConfig>("").expect("all defaults"), config);
+    }
+
+    #[test]
+    fn limits_that_are_left_out_keep_the_default_of_their_class() {
+        let text = "[known]\nrequests_max = 7\n[strangers]\nburst_bytes = 100000000";
+        let config = toml::from_str::<RelayConfig>(text).expect("some of each");
+        assert_eq!(config.known, ClientLimits { requests_max: 7, ..ClientLimits::KNOWN });
+        let strangers = ClientLimits { burst_bytes: 100_000_000, ..ClientLimits::STRANGERS };
+        assert_eq!(config.strangers, strangers);
+        let error = toml::from_str::<RelayConfig>("[known]\nrequest_max = 7").expect_err("typo");
+        assert!(error.to_string().contains("request_max"), "{error}");
     }
 
     #[test]

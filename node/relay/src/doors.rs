@@ -68,7 +68,8 @@ impl Doors {
         if *from_prefix >= self.connections_per_prefix_max {
             return Verdict::Refuse(Reason::PrefixConnections);
         }
-        // Forged senders could fill the places of a prefix that is not theirs; half is all they get.
+        // Forged senders could fill the places of a prefix that is not theirs: half is all
+        // they get.
         if *from_prefix >= self.connections_per_prefix_max.div_ceil(2) && !is_validated {
             return Verdict::Retry;
         }

@@ -37,7 +37,7 @@ const CONNECTION_ID_DOMAIN: &[u8] = b"supernode/quic-connection-id/1";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Transport {
-    /// Bytes one stream may have in flight towards us; one stream is as fast as this per round trip.
+    /// Bytes one stream may have in flight towards us; it moves at most these per round trip.
     pub stream_window_bytes: u32,
     /// Bytes all streams of a connection may have in flight towards us: what a peer can pin.
     pub connection_window_bytes: u32,
