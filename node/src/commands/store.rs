@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `store …`: looking at, checking and mending the data directory of a stopped node.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use supernode_store::offline::{self, FsckReport, Source, Stats};
+use supernode_store::{StoreError, Usage};
+
+use super::Given;
+use crate::cli::{DumpMapArgs, MapSource, StoreCommand, StoreDirArgs};
+use crate::exit::{Exit, Failure};
+use crate::output::{self, Output, Report};
+
+/// Does `supernode store …`.
+pub fn run(given: &Given, command: &StoreCommand) -> Result<(), Failure> {
+    match command {
+        StoreCommand::Stats(args) => stats(given, args),
+        StoreCommand::Fsck(args) => fsck(given, args),
+        StoreCommand::RebuildIndex(args) => rebuild_index(given, args),
+        StoreCommand::DumpMap(args) => dump_map(given, args),
+    }
+}
+
+/// The directory that is meant. One without segments was never a node's.
+fn directory(given: &Given, args: &StoreDirArgs) -> Result<PathBuf, Failure> {
+    let path = match &args.data_dir {
+        Some(path) => path.clone(),
+        None => given.node_config(Vec::new())?.data_dir,
+    };
+    let shown = path.display();
+    let entries = fs::read_dir(&path)
+        .map_err(|error| Failure::usage(format_args!("data directory {shown}: {error}")))?;
+    let is_segment = |path: &Path| path.extension().is_some_and(|extension| extension == "seg");
+    if !entries.flatten().any(|entry| is_segment(&entry.path())) {
+        return Err(Failure::usage(format_args!(
+            "{shown} holds no segments (*.seg); name a node's data directory"
+        )));
+    }
+    Ok(path)
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let exit = match &error {
+            StoreError::Config { .. } => Exit::Usage,
+            StoreError::Full { .. } => Exit::Refused,
+            _ => Exit::Failed,
+        };
+        Self::of(exit, &error)
+    }
+}
+
+/// What a directory keeps.
+#[derive(Debug, Serialize)]
+struct Kept {
+    segment_count: usize,
+    last_sequence: u64,
+    running_secs: u64,
+    index_rebuilt: Option<&'static str>,
+    usage: Usage,
+}
+
+impl From<Stats> for Kept {
+    fn from(stats: Stats) -> Self {
+        let Stats { usage, segment_count, last_sequence, running_secs, index_rebuilt } = stats;
+        Self { segment_count, last_sequence, running_secs, index_rebuilt, usage }
+    }
+}
+
+impl Report for Kept {
+    fn human(&self, out: &mut dyn Write) -> io::Result<()> {
+        let usage = &self.usage;
+        let row = |name: &str, count: u64, bytes: u64| {
+            vec![name.to_owned(), count.to_string(), output::bytes(bytes)]
+        };
+        let (shards, blocks) = (&usage.shards, &usage.blocks);
+        let rows = [
+            row("live shards", shards.live.count, shards.live.bytes),
+            row("shards in the trash", shards.trash.count, shards.trash.bytes),
+            row("dead shards", shards.dead.count, shards.dead.bytes),
+            row("live manifest blocks", blocks.live.count, blocks.live.bytes),
+            row("blocks in the trash", blocks.trash.count, blocks.trash.bytes),
+            row("dead blocks", blocks.dead.count, blocks.dead.bytes),
+            row("records", usage.records, usage.log_bytes),
+        ];
+        output::table(out, &["WHAT", "COUNT", "BYTES"], &rows)?;
+        writeln!(out)?;
+        let counts = [
+            ("live slots", usage.live_slots),
+            ("slots in the trash", usage.trash_slots),
+            ("slots of uploads", usage.upload_slots),
+            ("live groups", usage.live_groups),
+            ("segments", self.segment_count as u64),
+            ("last sequence", self.last_sequence),
+            ("running seconds", self.running_secs),
+        ];
+        counts.iter().try_for_each(|(name, count)| writeln!(out, "{name:<20}  {count}"))
+    }
+}
+
+fn stats(given: &Given, args: &StoreDirArgs) -> Result<(), Failure> {
+    let kept = Kept::from(offline::stats(&directory(given, args)?)?);
+    Output::new(args.json.json).report(&kept)
+}
+
+/// What a check found.
+#[derive(Debug, Serialize)]
+struct Checked {
+    clean: bool,
+    segment_count: usize,
+    records: BTreeMap<&'static str, u64>,
+    verified_count: u64,
+    verified_bytes: u64,
+    damaged: Vec<String>,
+    damaged_ranges: Vec<String>,
+    bad_segments: Vec<u32>,
+    tail_bytes: u64,
+    miscounts: Vec<String>,
+    index_differences: u64,
+    index_rebuilt: Option<&'static str>,
+}
+
+impl From<FsckReport> for Checked {
+    fn from(report: FsckReport) -> Self {
+        Self {
+            clean: report.is_clean(),
+            segment_count: report.segment_count,
+            records: report.records,
+            verified_count: report.verified_count,
+            verified_bytes: report.verified_bytes,
+            damaged: report.damaged,
+            damaged_ranges: report.damaged_ranges.iter().map(|it| format!("{it:?}")).collect(),
+            bad_segments: report.bad_segments,
+            tail_bytes: report.tail_bytes,
+            miscounts: report.miscounts,
+            index_differences: report.index_differences,
+            index_rebuilt: report.index_rebuilt,
+        }
+    }
+}
+
+impl Checked {
+    /// Every finding in words.
+    fn findings(&self) -> Vec<String> {
+        let mut findings = self.damaged.clone();
+        findings.extend(self.damaged_ranges.iter().map(|range| format!("unreadable: {range}")));
+        findings.extend(self.bad_segments.iter().map(|number| format!("segment {number} is lost")));
+        findings.extend(self.miscounts.iter().cloned());
+        if self.index_differences > 0 {
+            let differences = self.index_differences;
+            findings.push(format!(
+                "{differences} entries of the index differ from the log; run rebuild-index"
+            ));
+        }
+        findings
+    }
+}
+
+impl Report for Checked {
+    fn human(&self, out: &mut dyn Write) -> io::Result<()> {
+        for finding in self.findings() {
+            writeln!(out, "{finding}")?;
+        }
+        let verdict = if self.clean { "clean" } else { "damaged" };
+        writeln!(
+            out,
+            "{verdict}: {} segments, {} records, {} shards and blocks verified ({})",
+            self.segment_count,
+            self.records.values().sum::<u64>(),
+            self.verified_count,
+            output::bytes(self.verified_bytes),
+        )
+    }
+}
+
+fn fsck(given: &Given, args: &StoreDirArgs) -> Result<(), Failure> {
+    let checked = Checked::from(offline::fsck(&directory(given, args)?)?);
+    Output::new(args.json.json).report(&checked)?;
+    match checked.findings().len() {
+        _ if checked.clean => Ok(()),
+        count => Err(Failure::failed(format_args!(
+            "{count} findings; what other holders have will be repaired from them"
+        ))),
+    }
+}
+
+/// What a rebuild did.
+#[derive(Debug, Serialize)]
+struct Rebuilt {
+    records: u64,
+}
+
+impl Report for Rebuilt {
+    fn human(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "index rebuilt from {} records", self.records)
+    }
+}
+
+fn rebuild_index(given: &Given, args: &StoreDirArgs) -> Result<(), Failure> {
+    let records = offline::rebuild_index(&directory(given, args)?)?;
+    Output::new(args.json.json).report(&Rebuilt { records })
+}
+
+/// The map in lines; with a hash, that is the last one.
+#[derive(Debug, Serialize)]
+struct Dump {
+    lines: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hash: Option<String>,
+}
+
+impl Report for Dump {
+    fn human(&self, out: &mut dyn Write) -> io::Result<()> {
+        self.lines.iter().chain(&self.hash).try_for_each(|line| writeln!(out, "{line}"))
+    }
+}
+
+fn dump_map(given: &Given, args: &DumpMapArgs) -> Result<(), Failure> {
+    let source = match args.from {
+        MapSource::Index => Source::Index,
+        MapSource::Log => Source::Log,
+    };
+    let mut lines = offline::dump_map(&directory(given, &args.dir)?, source, args.hash)?;
+    let hash = if args.hash { lines.pop() } else { None };
+    Output::new(args.dir.json.json).report(&Dump { lines, hash })
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `dev`: a network on this machine that stays up.
+//!
+//! - [`layout`] decides, once per directory, who the nodes are and where they listen, and writes
+//!   their configurations, `client.toml` and `network.json`. A directory that has them is used as
+//!   it is, so a network can be stopped and started again.
+//! - [`cluster`] runs each node as a process of its own, waits until it is ready, and stops
+//!   whatever runs in the directories, by whomever it was started.
+//! - [`probe`] looks at nodes from outside, over HTTP.
+//!
+//! A node that dies is reported and left dead: what happens then is what people come here to see.
+
+pub mod cluster;
+pub mod layout;
+pub mod probe;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::cluster::Cluster;
+use self::layout::{Layout, NodePlan};
+use crate::cli::DevArgs;
+use crate::exit::Failure;
+use crate::output::{self, Output, Report};
+
+/// What `dev` says once everything is up, which is also what `network.json` holds.
+#[derive(Debug, Clone, Serialize)]
+pub struct NetworkFile {
+    /// The network's name.
+    pub network: String,
+    /// What `--config` of the client commands takes.
+    pub client_config: PathBuf,
+    /// The nodes, in order.
+    pub nodes: Vec<RunningNode>,
+}
+
+/// One node of `network.json`.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunningNode {
+    /// Everything that does not change when it is restarted.
+    #[serde(flatten)]
+    pub plan: NodePlan,
+    /// Its process.
+    pub pid: u32,
+}
+
+impl Report for NetworkFile {
+    fn human(&self, out: &mut dyn Write) -> io::Result<()> {
+        let rows: Vec<Vec<String>> = self
+            .nodes
+            .iter()
+            .map(|node| {
+                let plan = &node.plan;
+                let columns = [&plan.name, &plan.region, &plan.quic, &plan.http];
+                let mut row: Vec<String> = columns.into_iter().cloned().collect();
+                row.push(node.pid.to_string());
+                row
+            })
+            .collect();
+        output::table(out, &["NODE", "REGION", "QUIC", "HTTP", "PID"], &rows)
+    }
+}
+
+/// Does `supernode dev`.
+pub async fn run(args: &DevArgs) -> Result<(), Failure> {
+    let output = Output::new(args.json.json);
+    // Listening for signals first: from here on a Ctrl-C stops what has been started.
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    let layout = Layout::open(&args.dir, args.nodes)?;
+    let mut cluster = Cluster::new(layout);
+    let started = tokio::select! {
+        started = cluster.start_all() => started.map(Some),
+        _ = interrupt.recv() => Ok(None),
+        _ = terminate.recv() => Ok(None),
+    };
+    let up = match started {
+        Ok(Some(network)) => {
+            let dir = args.dir.display();
+            output
+                .report(&network)
+                .map(|()| {
+                    output.talk(format_args!(
+                        "the network is up; try: supernode --config {dir}/client.toml put FILE"
+                    ))
+                })
+                .map(|()| output.talk("Ctrl-C stops it"))
+        }
+        Ok(None) => Ok(()),
+        Err(failure) => {
+            cluster.stop_all().await;
+            return Err(failure);
+        }
+    };
+    if up.is_ok() {
+        loop {
+            tokio::select! {
+                name = cluster.next_exit() => {
+                    output.talk(format_args!("{name} has ended and stays so; network.json says how to start it"));
+                }
+                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break,
+            }
+        }
+    }
+    output.talk("stopping the nodes");
+    cluster.stop_all().await;
+    up
+}
+
+fn listen(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
+    signal(kind)
+        .map_err(|error| Failure::failed(format_args!("cannot listen for signals: {error}")))
+}
