@@ -112,8 +112,9 @@ fn parse_hex<const N: usize>(kind: &'static str, text: &str) -> Result<[u8; N], 
     }
     let mut out = [0; N];
     for (index, byte) in out.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[index * 2..index * 2 + 2], 16)
-            .map_err(|_| ParseIdError::new(kind, text, "it holds a character that is no hex digit"))?;
+        *byte = u8::from_str_radix(&text[index * 2..index * 2 + 2], 16).map_err(|_| {
+            ParseIdError::new(kind, text, "it holds a character that is no hex digit")
+        })?;
     }
     Ok(out)
 }
@@ -206,7 +207,11 @@ impl FromStr for Cid {
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
         // The general parser also takes gateway paths and other multibases; one spelling is enough.
         if !text.starts_with('b') || text.len() > 128 {
-            return Err(ParseIdError::new("CID", text, "expected base32 text that starts with \"b\""));
+            return Err(ParseIdError::new(
+                "CID",
+                text,
+                "expected base32 text that starts with \"b\"",
+            ));
         }
         let general =
             cid::Cid::try_from(text).map_err(|error| ParseIdError::new("CID", text, error))?;
@@ -237,7 +242,8 @@ impl NodeId {
     /// # Errors
     /// Peer ids that hash their key, or embed another type of key.
     pub fn from_peer_id(peer: &libp2p_identity::PeerId) -> Result<Self, ParseIdError> {
-        let fail = |reason: &dyn fmt::Display| ParseIdError::new("peer id", &peer.to_string(), reason);
+        let fail =
+            |reason: &dyn fmt::Display| ParseIdError::new("peer id", &peer.to_string(), reason);
         let multihash = peer.as_ref();
         if multihash.code() != 0 {
             return Err(fail(&"it hashes its key; only Ed25519 identities are used here"));

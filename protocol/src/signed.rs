@@ -74,9 +74,8 @@ impl<T: SignedBody> Signed<T> {
     /// [`SignatureError::Mismatch`] when it was not made by the signer over this body.
     pub fn verify(&self) -> Result<&T, SignatureError> {
         let signer = self.body.signer();
-        let holds = signer
-            .public_key()
-            .is_ok_and(|key| key.verify(&message(&self.body), &self.signature));
+        let holds =
+            signer.public_key().is_ok_and(|key| key.verify(&message(&self.body), &self.signature));
         if holds {
             Ok(&self.body)
         } else {
