@@ -99,7 +99,9 @@ pub async fn run(args: &DevArgs) -> Result<(), Failure> {
         loop {
             tokio::select! {
                 name = cluster.next_exit() => {
-                    output.talk(format_args!("{name} has ended and stays so; network.json says how to start it"));
+                    output.talk(format_args!(
+                        "{name} has ended and stays so; network.json says how to start it"
+                    ));
                 }
                 _ = interrupt.recv() => break,
                 _ = terminate.recv() => break,

@@ -30,7 +30,8 @@ pub enum IdentityError {
     },
     /// Others can read the key.
     #[error(
-        "identity file {path} has mode {mode:04o}, so others can read the key; run `chmod 600 {path}`"
+        "identity file {path} has mode {mode:04o}, so others can read the key; run \
+         `chmod 600 {path}`"
     )]
     Exposed {
         /// Which file.

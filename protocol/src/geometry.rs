@@ -7,7 +7,8 @@
 
 use core::ops::Range;
 
-/// Shards of at least this many bytes are multiples of [`UNIT_LARGE`], smaller ones of [`UNIT_SMALL`].
+/// Shards of at least this many bytes are multiples of [`UNIT_LARGE`], smaller ones of
+/// [`UNIT_SMALL`].
 pub const LARGE_SHARD_BYTES: u64 = 64 << 10;
 /// Large shards start and end on disk blocks.
 pub const UNIT_LARGE: u64 = 4096;

@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | who holds an object or page | `01 71 1e 20` + 32 bytes of its CID | provider records |
 //! | a small manifest block | the same | the block itself; its BLAKE3 is the key |
-//! | a node record | `00 24 08 01 12 20` + 32 bytes of the node id | `Signed<NodeRecord>`, postcard |
+//! | a node record | `00 24 08 01 12 20` + 32 bytes of the node id | a signed `NodeRecord` |
 //!
 //! The prefixes are those of a binary CIDv1 (dag-cbor, blake3-256) and of a binary Ed25519 peer id,
 //! so a key says by itself what it is. A node record lies under the peer id of its node on purpose:

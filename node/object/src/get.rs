@@ -118,7 +118,7 @@ impl<H: Holders, D: Directory> Objects<H, D> {
         depth: usize,
         sink: &mut Sink<W>,
     ) -> Result<(), GetError> {
-        // Boxed one by one: a stream over a borrowing closure would not be `Send` for all lifetimes.
+        // Boxed one by one: a stream over a borrowing closure is not `Send` for all lifetimes.
         let fetches: Vec<BoxFuture<'_, Result<Fetched, GetError>>> =
             parts.into_iter().map(|part| fetch(reader, part).boxed()).collect();
         let mut fetched = stream::iter(fetches).buffered(READ_AHEAD);

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use futures::future::join_all;
 use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot};
 use supernode_protocol::lease::{Expiry, LeaseKind};
-use supernode_protocol::limits::LISTING_ENTRIES_MAX;
 use supernode_protocol::manifest::{Page, Root};
 use supernode_protocol::node_record::NodeRecord;
 use supernode_protocol::wire::{ErrorCode, LeaseEntry};
@@ -209,12 +208,12 @@ impl<H: Holders, D: Directory> Objects<H, D> {
             let advances = page.first().is_none_or(|first| {
                 after.is_none_or(|after| (first.lease, first.object, first.group) > after)
             });
-            let last = page.len() < LISTING_ENTRIES_MAX;
-            entries.extend(page);
-            // A node that repeats itself must not keep us here for ever.
-            if last || !advances {
+            // Only an empty page ends a listing: a full frame may hold fewer than the limit. A node
+            // that repeats itself must not keep us here for ever.
+            if page.is_empty() || !advances {
                 return Ok(entries);
             }
+            entries.extend(page);
         }
     }
 }

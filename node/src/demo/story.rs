@@ -80,7 +80,7 @@ impl Story {
         let (real, zeros) = self.put_both(&client).await?;
         self.look_at_disks(&real, &zeros).await?;
         let stranger = self.late_node().await?;
-        self.get_by_cid_alone(&stranger, &real).await?;
+        self.read_by_cid_alone(&stranger, &real).await?;
         self.lose_two(&stranger, &real).await?;
         self.lose_two_others(&stranger, &real).await?;
         self.lose_three(&stranger, &real, &zeros).await
@@ -214,7 +214,7 @@ impl Story {
         Ok(self.client(&config))
     }
 
-    async fn get_by_cid_alone(&mut self, client: &Client, real: &Stored) -> Result<(), Failure> {
+    async fn read_by_cid_alone(&mut self, client: &Client, real: &Stored) -> Result<(), Failure> {
         self.chapter("The real file is got by its CID alone, through the DHT");
         let (ended, digest) = self.get(client, real, "whole").await?;
         self.report.get_seconds = ended.seconds;

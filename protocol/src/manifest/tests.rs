@@ -87,7 +87,9 @@ proptest! {
 
     #[test]
     fn a_changed_byte_never_passes_as_the_same_object(
-        extents in prop::collection::vec(extent(), 1..10), position in any::<usize>(), bit in 0..8_u8,
+        extents in prop::collection::vec(extent(), 1..10),
+        position in any::<usize>(),
+        bit in 0..8_u8,
     ) {
         let (manifest, _) = build(extents);
         let mut forged = manifest.block.bytes.to_vec();

@@ -11,7 +11,6 @@ use supernode_client::{Client, ClientError, GroupAnswer, Peer, PutShard};
 use supernode_dht::Dht;
 use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot, UploadId};
 use supernode_protocol::lease::Commit;
-use supernode_protocol::limits::LISTING_ENTRIES_MAX;
 use supernode_protocol::node_record::NodeRecord;
 use supernode_protocol::signed::Signed;
 use supernode_protocol::wire::{Ack, LeaseEntry};
@@ -145,13 +144,9 @@ impl LiveDirectory {
         for _ in 0..MEMBER_PAGES_MAX {
             let after = members.last().map(|member| member.body_unverified().node);
             match timeout(MEMBERS_TIMEOUT, self.client.members(&peer(record), after)).await {
-                Ok(Ok(page)) => {
-                    let last = page.len() < LISTING_ENTRIES_MAX;
-                    members.extend(page);
-                    if last {
-                        break;
-                    }
-                }
+                // Only an empty page ends a listing: a full frame may hold fewer than the limit.
+                Ok(Ok(page)) if page.is_empty() => break,
+                Ok(Ok(page)) => members.extend(page),
                 Ok(Err(error)) => {
                     debug!(node = %record.node, %error, "a node did not list its members");
                     break;

@@ -9,6 +9,7 @@ use supernode_protocol::lease::Expiry;
 use supernode_protocol::wire::{ByteRange, ErrorCode, Request, Response};
 use supernode_relay::{Profile, Reason};
 
+use crate::eventually::pass;
 use crate::raw::{Raw, hello};
 use crate::setup::{Setup, UPLOAD, bytes_of, client, commit_of, id_of, put_of};
 
@@ -158,7 +159,7 @@ async fn too_many_requests_a_second_are_busy_with_a_time_to_come_back() {
     let wait = error.retry_after().expect("busy says when");
     assert!(wait > Duration::ZERO && wait <= Duration::from_secs(1), "{wait:?}");
     assert_eq!(setup.relay.metrics().rejected(Reason::RequestRate), 1);
-    tokio::time::sleep(wait).await;
+    pass(wait).await;
     client.status(&peer).await.expect("after the time it was told");
 }
 

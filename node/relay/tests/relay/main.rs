@@ -5,6 +5,7 @@ mod admission;
 mod backend;
 mod bodies;
 mod cancelled;
+mod eventually;
 mod frames;
 mod lies;
 mod pool;

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::MemoryBackend;
+use crate::eventually::pass;
 use crate::proxy::Proxy;
 use crate::setup::{Setup, bytes_of, client, config, eventually, loopback, put_of};
 
@@ -171,7 +172,7 @@ async fn a_slow_answer_is_waited_for_when_the_request_arrived() {
     setup.backend.is_held.send_replace(true);
     let many_contact_times = async {
         setup.backend.inside(1).await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        pass(Duration::from_secs(1)).await;
         setup.backend.is_held.send_replace(false);
     };
     let (status, ()) = tokio::join!(client.status(&peer), many_contact_times);
