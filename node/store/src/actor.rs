@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The storage actor: a thread of its own (disk I/O blocks) that feeds the [`Writer`] from a bounded
-//! mailbox, and a second one that lets the index follow.
+//! The storage actor: a thread of its own (disk I/O blocks) that feeds the [`Writer`] from a
+//! bounded mailbox, and a second one that lets the index follow.
 //!
 //! - The actor owns the writer, and with it every decision about what is written.
 //! - It collects a batch: whatever is in the mailbox, and with batched durability whatever arrives

@@ -211,6 +211,20 @@ impl FilledShard {
 }
 
 #[cfg(test)]
+impl FilledShard {
+    /// A shard without a pool behind it, for tests that have no runtime.
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        let pool = BufferPool::new(SHARD_BYTES_MAX);
+        let budget = Arc::clone(&pool.shared.budget);
+        let permit = budget.try_acquire_many_owned(1).expect("an empty pool");
+        let len = bytes.len() as u64;
+        let mut buffer = ShardBuffer::new(Vec::new(), len, permit, pool.shared);
+        buffer.extend(bytes).expect("made for these bytes");
+        buffer.finish(ShardId::of(bytes)).expect("whole")
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use supernode_protocol::ids::ShardId;
 

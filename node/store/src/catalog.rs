@@ -9,7 +9,7 @@
 //! - The same code runs over the index in service, and over a map in memory when a log is dumped
 //!   or checked.
 //!
-//! How things hang together: **slots** refer to shards, groups and uploads refer to manifest blocks.
+//! How things hang together: **slots** refer to shards, groups and uploads to manifest blocks.
 //! A slot belongs to an upload or to a group. Leases cover groups. A shard or block is *live* while
 //! an upload or a covered group refers to it, in the *trash* while only groups without a lease do,
 //! and *dead* when nothing does; then it waits for its tombstone.

@@ -2,8 +2,8 @@
 //! The seam between the store and a directory of files.
 //!
 //! - [`Disk`] is one flat directory; [`DiskFile`] one file in it, written at offsets.
-//! - [`RealDisk`] is the operating system's, [`SimDisk`] lives in memory and can crash, tear writes,
-//!   fail syncs and run full, all from a seed.
+//! - [`RealDisk`] is the operating system's, [`SimDisk`] lives in memory and can crash, tear
+//!   writes, fail syncs and run full, all from a seed.
 //! - Nothing is durable before [`DiskFile::sync_data`] returned without error, and no name is
 //!   before [`Disk::sync_dir`] did. A failed sync says nothing about what is on the platter: the
 //!   caller must not try again on the same file and believe the second answer.
@@ -64,7 +64,8 @@ pub trait DiskFile: Send + Sync {
     fn sync_data(&self) -> io::Result<()>;
 }
 
-/// Reads exactly `buffer.len()` bytes; a file that ends earlier is [`io::ErrorKind::UnexpectedEof`].
+/// Reads exactly `buffer.len()` bytes; a file that ends earlier gives
+/// [`io::ErrorKind::UnexpectedEof`].
 pub(crate) fn read_exact_at(file: &dyn DiskFile, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
     let read = file.read_at(offset, buffer)?;
     if read == buffer.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }

@@ -29,6 +29,8 @@ pub mod offline;
 pub mod reader;
 pub mod record;
 pub mod recovery;
+#[cfg(test)]
+mod sample;
 pub mod segment;
 mod store;
 pub mod writer;
@@ -39,4 +41,4 @@ pub use self::config::{Durability, StoreConfig};
 pub use self::error::StoreError;
 pub use self::metrics::{IoFigures, StoreMetrics};
 pub use self::reader::{RangeRead, Shard};
-pub use self::store::{Announcement, GroupRead, PutBlock, PutShard, Store};
+pub use self::store::{Announcement, GroupRead, PutBlock, PutShard, Store, lock_holder};

@@ -19,6 +19,11 @@
 //!   written around the page cache, and on a 64 B boundary below. It carries no checksum of its
 //!   own: its BLAKE3 is the id in the header.
 //!
+//! A record also says how many records before it were still unsynced when it was written. So the
+//! log itself tells which of its records were durable for certain: damage among those is damage,
+//! and costs what it hit; anything unwhole after them is the torn end of the last write, and the
+//! log ends there.
+//!
 //! Records start on 64 B boundaries, so a scan that lost its way has to look at few places.
 //! One operation is one record: it is there or it is not, and nothing has to be undone.
 //! All integers are little-endian. `docs/DATA_FORMAT.md` has the table of bytes.
@@ -249,6 +254,8 @@ pub struct Draft {
     pub sequence: u64,
     /// The node's running second.
     pub running_secs: u64,
+    /// The newest record that is durable for certain.
+    pub durable: u64,
     /// What it is about.
     pub id: [u8; 32],
     /// What it says.
@@ -327,6 +334,8 @@ impl Draft {
             offset,
             sequence: self.sequence,
             running_secs: self.running_secs,
+            unsynced: u32::try_from((self.sequence - 1).saturating_sub(self.durable))
+                .unwrap_or(u32::MAX),
             shape,
             id: self.id,
             meta_crc: crc32c::crc32c(&meta),

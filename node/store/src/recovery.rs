@@ -7,9 +7,9 @@
 //! 3. Open the index, or move it away and begin an empty one.
 //! 4. Replay what is newer than the index's mark. Whether a rebuild or one lost second: the same.
 //!
-//! In the newest segment payloads beyond the mark are hashed, unless the log ends with an orderly
-//! stop: a record whose header reached the disk may lack its payload. Sealed segments were synced
-//! whole before their successor began.
+//! In the newest segment the records after the last certain sync are checked with their payloads: a
+//! record whose header reached the disk may lack its bytes. The log ends before the first that is
+//! not whole. Sealed segments were synced whole before their successor began.
 
 use std::collections::HashMap;
 use std::fs;
@@ -25,7 +25,7 @@ use crate::index::{Index, Mark, OpenFailure, Overlay, SledIndex, SledOptions};
 use crate::record::Body;
 use crate::segment::{
     Damage, Extent, FoundRecord, LogEnd, Predecessor, SEGMENT_HEADER_BYTES, ScanRange, Segment,
-    Segments, Verify, file_name, scan_segment,
+    Segments, Tail, file_name, scan_segment, survey,
 };
 
 /// Records applied between two writes to the index while replaying.
@@ -158,9 +158,15 @@ pub fn replay(
     for span in layout.spans.iter().filter(|span| span.segment.header.number >= from.segment) {
         let header = span.segment.header;
         let after = if header.number == from.segment { from.end } else { 0 };
-        let range = ScanRange { from: after, end: span.end, after_sequence: mark.sequence };
-        let verify = how_to_verify(span, range, &mark)?;
-        let extent: Extent = scan_segment(&span.segment, range, verify, |found| {
+        let tail = match span.end {
+            Some(end) => Tail::Stated(end),
+            None => {
+                let durable = survey(&span.segment, after, mark.sequence)?;
+                Tail::Open { durable: durable.max(from.sequence) }
+            }
+        };
+        let range = ScanRange { from: after, tail, after_sequence: mark.sequence };
+        let extent: Extent = scan_segment(&span.segment, range, |found| {
             mark = Mark {
                 sequence: found.header.sequence,
                 segment: header.number,
@@ -179,20 +185,6 @@ pub fn replay(
     }
     replayed.mark = mark;
     Ok(replayed)
-}
-
-/// Only a segment without a stated end, and without an orderly one, can have torn payloads.
-fn how_to_verify(span: &Span, range: ScanRange, mark: &Mark) -> Result<Verify, StoreError> {
-    if span.end.is_some() {
-        return Ok(Verify::Heads);
-    }
-    let mut stopped = mark.stopped;
-    let extent = scan_segment(&span.segment, range, Verify::Heads, |found| {
-        stopped = found.body == Body::Clock { stopped: true };
-        Ok(())
-    })?;
-    let orderly = stopped && extent.tail_bytes == 0;
-    Ok(if orderly { Verify::Heads } else { Verify::PayloadsAfter(range.after_sequence) })
 }
 
 /// A found record as the catalog takes it.

@@ -34,6 +34,8 @@ pub struct Object {
     pub cid: Cid,
     /// Its manifest root.
     pub root: Bytes,
+    /// Its size.
+    pub size: u64,
     /// Its groups.
     pub groups: Vec<Group>,
 }
@@ -130,7 +132,8 @@ pub fn object(recipe: Recipe) -> Object {
     for (group, page) in groups.iter_mut().skip(1).zip(pages) {
         group.page = Some((page.cid, page.bytes));
     }
-    Object { cid: manifest.block.cid, root: manifest.block.bytes, groups }
+    let size = manifest.root.size;
+    Object { cid: manifest.block.cid, root: manifest.block.bytes, size, groups }
 }
 
 /// How to commit a group.

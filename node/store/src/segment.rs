@@ -30,8 +30,8 @@ pub use self::header::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentHeaderError};
 pub use self::log::Log;
 pub(crate) use self::log::LogEnd;
 pub use self::scan::{
-    Damage, Extent, FoundRecord, ScanRange, Verify, read_outboard, read_payload, read_record,
-    scan_segment,
+    Damage, Extent, FoundRecord, ScanRange, Tail, read_outboard, read_payload, read_record,
+    scan_segment, survey,
 };
 
 /// The version of the segment format that this program writes, and the only one it reads.
@@ -166,3 +166,6 @@ pub struct Predecessor {
     /// Where it ends, for ever.
     pub end: u64,
 }
+
+#[cfg(test)]
+mod tests;

@@ -506,6 +506,15 @@ fn gone() -> StoreError {
     StoreError::stopped("it is closed, or its writer gave up; the log says why")
 }
 
+/// The process that works in a data directory, or `None`; 0 in the instant in which a new one has
+/// not written down who it is.
+///
+/// # Errors
+/// When the lock file cannot be opened or read.
+pub fn lock_holder(path: &std::path::Path) -> std::io::Result<Option<u32>> {
+    DirectoryLock::holder(path)
+}
+
 /// Locks a data directory for this process.
 pub(crate) fn lock_directory(path: &std::path::Path) -> Result<DirectoryLock, StoreError> {
     DirectoryLock::acquire(path).map_err(|error| match error {

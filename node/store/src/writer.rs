@@ -254,7 +254,8 @@ impl Writer {
     fn submit(&mut self, planned: Planned, answer: Option<Answer>) {
         let Planned { id, body, payload } = planned;
         let (sequence, running_secs) = (self.sequence_next, self.now);
-        let draft = Draft { sequence, running_secs, id, body, payload };
+        let durable = self.mark.sequence;
+        let draft = Draft { sequence, running_secs, durable, id, body, payload };
         match self.place_and_apply(&draft) {
             Ok((at, record_len, events)) => {
                 let done = Done { ack: Ack { sequence }, slot_count: 0 };
@@ -482,3 +483,12 @@ impl Planned {
         Self { id, body: Body::Tombstone(freed), payload: Payload::None }
     }
 }
+
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod model;

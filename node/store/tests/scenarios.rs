@@ -6,6 +6,10 @@ mod sample;
 
 mod scenarios {
     mod an_object_comes_and_goes;
+    mod damage_is_never_served;
+    mod many_at_once;
+    mod old_directories_open;
+    mod one_process_at_a_time;
     mod support;
     mod the_index_is_a_cache;
 }

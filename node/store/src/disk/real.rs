@@ -172,4 +172,25 @@ impl DirectoryLock {
         writeln!(file, "{}", std::process::id())?;
         Ok(Self { _file: file })
     }
+    /// The process that holds `directory`, without taking it; `None` when nobody does. It is 0 in
+    /// the instant before a new holder has written down who it is.
+    ///
+    /// # Errors
+    /// When the lock file cannot be opened or read.
+    pub fn holder(directory: &Path) -> io::Result<Option<u32>> {
+        let mut file = match File::open(directory.join(Self::FILE)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(None),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut text = String::new();
+                file.read_to_string(&mut text)?;
+                Ok(Some(text.trim().parse().unwrap_or(0)))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
 }

@@ -25,6 +25,8 @@ pub enum Fault {
     Write(u64),
     /// Writes beyond this many bytes in all find no space.
     Capacity(u64),
+    /// The power goes before this write or sync (counted together): nothing works any more.
+    PowerOff(u64),
 }
 
 /// A simulated disk. Clones are the same disk.
@@ -86,6 +88,11 @@ impl SimDisk {
     /// Nothing more goes wrong.
     pub fn heal(&self) {
         self.state.lock().faults.clear();
+    }
+
+    /// Whether the power is gone ([`Fault::PowerOff`]).
+    pub fn is_off(&self) -> bool {
+        self.state.lock().is_off()
     }
 
     /// How many syncs and writes were asked for so far.
@@ -202,6 +209,9 @@ impl Disk for SimDisk {
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.state.lock();
+        if state.is_off() {
+            return Err(io::Error::other("the power is off"));
+        }
         if state.names.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -220,7 +230,11 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let removed = self.state.lock().names.remove(name);
+        let mut state = self.state.lock();
+        if state.is_off() {
+            return Err(io::Error::other("the power is off"));
+        }
+        let removed = state.names.remove(name);
         removed.map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
@@ -245,8 +259,14 @@ impl State {
         match fault {
             Fault::NoSpaceFrom(first) => self.write_count >= first,
             Fault::Capacity(bytes) => self.stored_bytes() >= bytes,
-            Fault::Sync(_) | Fault::Write(_) => false,
+            Fault::Sync(_) | Fault::Write(_) | Fault::PowerOff(_) => false,
         }
+    }
+
+    /// Whether the power is gone.
+    fn is_off(&self) -> bool {
+        let done = self.sync_count + self.write_count;
+        self.faults.iter().any(|fault| matches!(fault, Fault::PowerOff(at) if done >= *at))
     }
 
     fn stored_bytes(&self) -> u64 {
@@ -254,6 +274,9 @@ impl State {
     }
 
     fn count_sync(&mut self) -> io::Result<()> {
+        if self.is_off() {
+            return Err(io::Error::other("the power is off"));
+        }
         let ordinal = self.sync_count;
         self.sync_count += 1;
         if self.faults.contains(&Fault::Sync(ordinal)) {
@@ -264,11 +287,14 @@ impl State {
 
     /// How many of `wanted` bytes get written, and the error to answer with if not all.
     fn admit_write(&mut self, wanted: usize) -> (usize, Option<io::Error>) {
+        if self.is_off() {
+            return (0, Some(io::Error::other("the power is off")));
+        }
         let ordinal = self.write_count;
         let full = self.faults.iter().any(|fault| match *fault {
             Fault::NoSpaceFrom(first) => ordinal >= first,
             Fault::Capacity(bytes) => self.stored_bytes() + wanted as u64 > bytes,
-            Fault::Sync(_) | Fault::Write(_) => false,
+            Fault::Sync(_) | Fault::Write(_) | Fault::PowerOff(_) => false,
         });
         let broken = self.faults.contains(&Fault::Write(ordinal));
         self.write_count += 1;
@@ -314,7 +340,12 @@ impl DiskFile for SimFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.state.lock();
-        let outcome = state.count_sync();
+        let outcome = if state.is_off() {
+            // Nothing reached the disk, and nothing more will.
+            return Err(io::Error::other("the power is off"));
+        } else {
+            state.count_sync()
+        };
         let inode = &mut state.files[self.inode];
         let writes = std::mem::take(&mut inode.unsynced);
         if outcome.is_ok() {

@@ -88,8 +88,10 @@ pub struct Header {
     pub offset: u64,
     /// Its number in the log.
     pub sequence: u64,
-    /// The node's running second when it was written.
+    /// The node's running second when it was written. 32 bits on disk: 136 years.
     pub running_secs: u64,
+    /// How many records right before it were not known to be durable when it was written.
+    pub unsynced: u32,
     /// How long its parts are.
     pub shape: Shape,
     /// What it is about.
@@ -124,7 +126,9 @@ impl Header {
         put(8, &self.tag.to_le_bytes());
         put(16, &self.offset.to_le_bytes());
         put(24, &self.sequence.to_le_bytes());
-        put(32, &self.running_secs.to_le_bytes());
+        let running_secs = u32::try_from(self.running_secs).unwrap_or(u32::MAX);
+        put(32, &running_secs.to_le_bytes());
+        put(36, &self.unsynced.to_le_bytes());
         put(40, &self.shape.meta_len.to_le_bytes());
         put(44, &self.shape.outboard_len.to_le_bytes());
         put(48, &self.shape.payload_len.to_le_bytes());
@@ -163,11 +167,17 @@ impl Header {
             tag: read_u64(bytes, 8),
             offset: read_u64(bytes, 16),
             sequence: read_u64(bytes, 24),
-            running_secs: read_u64(bytes, 32),
+            running_secs: u64::from(read_u32(bytes, 32)),
+            unsynced: read_u32(bytes, 36),
             shape,
             id,
             meta_crc: read_u32(bytes, 88),
         })
+    }
+
+    /// The newest record that was durable for certain when this one was written.
+    pub fn durable_before(&self) -> u64 {
+        self.sequence.saturating_sub(1 + u64::from(self.unsynced))
     }
 
     /// Reads a header that must stand at `offset` of the segment with this tag.

@@ -39,6 +39,7 @@ fn draft(body: Body, payload: &'static [u8]) -> Draft {
     Draft {
         sequence: 5,
         running_secs: 77,
+        durable: 2,
         id,
         body,
         payload: Payload::Block(Bytes::from_static(payload)),
@@ -74,7 +75,8 @@ fn a_record_is_laid_out_as_its_shape_says() {
             assert_eq!(end, offset + shape.record_len(offset));
             assert_eq!(end % 64, 0);
             let header = Header::decode_at(&encoded.head, 11, offset).expect("as written");
-            assert_eq!((header.sequence, header.running_secs), (5, 77));
+            assert_eq!((header.sequence, header.running_secs, header.unsynced), (5, 77, 2));
+            assert_eq!(header.durable_before(), 2);
             assert_eq!(header.shape, shape);
         }
     }
@@ -120,6 +122,7 @@ fn lengths_out_of_range_are_refused_even_with_a_good_checksum() {
         offset: 4096,
         sequence: 1,
         running_secs: 0,
+        unsynced: 0,
         shape,
         id: [0; 32],
         meta_crc: 0,

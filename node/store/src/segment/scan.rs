@@ -3,13 +3,14 @@
 //!
 //! A scan reads headers and metas and seeks over payloads. Damage costs the record it is in:
 //!
-//! - a bad meta, or a payload that does not hash to its id (where payloads are checked): the header
-//!   still says where the next record starts;
+//! - a bad meta: the header still says where the next record starts;
 //! - a bad header: the scan looks at every 64 B boundary for the next header that is whole, bears
-//!   this segment's tag and its own offset, and has a higher sequence number.
+//!   this segment's tag and its own offset, and has a higher sequence number;
+//! - a bad payload is not noticed here, but by whoever reads it.
 //!
-//! In a segment whose end nobody has stated yet, whatever follows the last whole record is the torn
-//! tail of the last write: never acknowledged, and cut off by the next segment's header.
+//! In a segment whose end nobody has stated yet, records that were not durable for certain are
+//! hashed, and the log ends before the first that is not whole: it is the torn end of the last
+//! write. The next segment's header then states this end.
 
 use supernode_protocol::tree;
 
@@ -46,13 +47,16 @@ impl FoundRecord {
     }
 }
 
-/// Which payloads a scan hashes.
+/// How a segment ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verify {
-    /// None: headers and metas only.
-    Heads,
-    /// Those of records with a higher sequence number.
-    PayloadsAfter(u64),
+pub enum Tail {
+    /// Where its successor says: everything before was whole once.
+    Stated(u64),
+    /// With its file, or before the first record after this number that is not whole.
+    Open {
+        /// The newest record that was durable for certain.
+        durable: u64,
+    },
 }
 
 /// Bytes that should have been records and are not.
@@ -84,8 +88,8 @@ pub struct Extent {
 pub struct ScanRange {
     /// First record, or 0 for the first of the segment.
     pub from: u64,
-    /// Where the successor says that the segment ends, if there is one.
-    pub end: Option<u64>,
+    /// How the segment ends.
+    pub tail: Tail,
     /// Records up to this number are not expected here.
     pub after_sequence: u64,
 }
@@ -97,44 +101,62 @@ pub struct ScanRange {
 pub fn scan_segment(
     segment: &Segment,
     range: ScanRange,
-    verify: Verify,
     mut visit: impl FnMut(FoundRecord) -> Result<(), StoreError>,
 ) -> Result<Extent, StoreError> {
     let len = segment.file.len().map_err(|error| StoreError::io("measure a segment", error))?;
-    let limit = range.end.unwrap_or(len).min(len);
+    let (limit, durable) = match range.tail {
+        Tail::Stated(end) => (end.min(len), u64::MAX),
+        Tail::Open { durable } => (len, durable),
+    };
     let mut at = range.from.max(SEGMENT_HEADER_BYTES as u64);
     let mut extent = Extent { end: at, last_sequence: range.after_sequence, ..Extent::default() };
+    let mut unreadable: Vec<Damage> = Vec::new();
     while at < limit {
-        let outcome = read_head(segment, at, limit, extent.last_sequence)?;
-        let (next, reason) = match outcome {
+        let damage = |to, reason| Damage { from: segment.position(at), to, reason };
+        match read_head(segment, at, limit, extent.last_sequence)? {
             Head::Whole(found) => {
-                extent.last_sequence = found.header.sequence;
-                let next = found.end();
-                if payload_holds(segment, &found, verify) {
-                    visit(*found)?;
-                    extent.end = next;
-                    at = next;
-                    continue;
+                let sequence = found.header.sequence;
+                // What is missing before it, and it itself, must be sound or have been durable.
+                let torn_before = !unreadable.is_empty() && sequence > durable.saturating_add(1);
+                if torn_before || (sequence > durable && !payload_holds(segment, &found)) {
+                    break;
                 }
-                (Some(next), "its payload does not hash to its id")
+                at = found.end();
+                (extent.end, extent.last_sequence) = (at, sequence);
+                extent.damage.append(&mut unreadable);
+                visit(*found)?;
             }
-            Head::BadMeta(next) => (Some(next), "its meta is damaged"),
+            Head::BadMeta(next) => {
+                unreadable.push(damage(next, "its meta is damaged"));
+                at = next;
+            }
             Head::Lost => {
                 let next = next_header(segment, at, limit, extent.last_sequence);
-                (next, "there is no record header")
+                unreadable.push(damage(next.unwrap_or(limit), "there is no record header"));
+                at = next.unwrap_or(limit);
             }
-        };
-        let Some(next) = next else { break };
-        let from = segment.position(at);
-        extent.damage.push(Damage { from, to: next, reason });
-        at = next;
+        }
     }
-    // Damage after the last whole record of an open segment is its torn tail.
-    if range.end.is_none() {
-        extent.damage.retain(|damage| damage.to <= extent.end);
+    if matches!(range.tail, Tail::Stated(_)) && !unreadable.is_empty() {
+        extent.damage.append(&mut unreadable);
+        extent.end = limit;
     }
     extent.tail_bytes = limit.saturating_sub(extent.end);
     Ok(extent)
+}
+
+/// The newest record of a segment that was durable for certain, as later ones tell; 0 for none.
+///
+/// # Errors
+/// As [`scan_segment`].
+pub fn survey(segment: &Segment, from: u64, after_sequence: u64) -> Result<u64, StoreError> {
+    let mut durable = 0;
+    let range = ScanRange { from, tail: Tail::Open { durable: u64::MAX }, after_sequence };
+    scan_segment(segment, range, |found| {
+        durable = durable.max(found.header.durable_before());
+        Ok(())
+    })?;
+    Ok(durable)
 }
 
 enum Head {
@@ -187,9 +209,8 @@ fn decode_meta(header: &Header, meta: &[u8]) -> Option<Body> {
         .flatten()
 }
 
-fn payload_holds(segment: &Segment, found: &FoundRecord, verify: Verify) -> bool {
-    let Verify::PayloadsAfter(sequence) = verify else { return true };
-    if found.header.sequence <= sequence || !matches!(found.body, Body::Shard(_) | Body::Block(_)) {
+fn payload_holds(segment: &Segment, found: &FoundRecord) -> bool {
+    if !matches!(found.body, Body::Shard(_) | Body::Block(_)) {
         return true;
     }
     let shape = found.header.shape;

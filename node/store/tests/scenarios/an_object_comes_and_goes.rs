@@ -41,7 +41,7 @@ async fn an_object_of_two_groups_is_there_until_it_is_released() {
     assert_eq!(store.held(object.cid, 1).await.expect("index").len(), 9);
     let leases = store.leases_of(client.id, None, 10).await.expect("index");
     assert_eq!(leases.len(), 2);
-    assert_eq!(leases[1].object_bytes, 6 * 400_000);
+    assert_eq!(leases[1].object_bytes, object.size);
     assert!(matches!(leases[0].remaining, Expiry::RunningSeconds(secs) if secs > 86_000));
     let announced = store.announcements(Some((object.cid, 0)), 10).await.expect("index");
     assert_eq!(announced.len(), 1);

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One fault at every place of a fixed script.
+
+use super::harness::{Action, IndexFate, Lab, World, config};
+use crate::config::{Durability, StoreConfig};
+use crate::disk::Fault;
+use crate::error::StoreError;
+use crate::sample::Terms;
+
+/// Two objects, a release, a renewal and what time brings, in small batches.
+fn script(world: &World) -> Vec<Vec<Action>> {
+    let (first, second) = (Terms::pin(1, 11), Terms::pin(2, 12));
+    let mut actions = world.whole_group(0, 0, 0, first);
+    actions.extend(world.whole_group(1, 2, 0, second));
+    actions.push(Action::Renew { client: 0, lease: first.lease, secs: 1000 });
+    actions.push(Action::Place { client: 1, object: 2, group: 0, epoch: 3 });
+    actions.push(Action::Release { client: 1, lease: second.lease });
+    actions.chunks(3).map(<[Action]>::to_vec).collect()
+}
+
+/// Runs the script to store and model; where the store refuses, the model is told nothing, but
+/// remembers that a refused record may be on the disk until another one follows.
+/// Returns how many operations were acknowledged.
+fn run_with_refusals(lab: &mut Lab) -> usize {
+    let mut acked = 0;
+    for batch in script(&lab.world) {
+        let mut ahead = lab.model.clone();
+        let mut planned = Vec::new();
+        for action in &batch {
+            if let Some(fact) = ahead.plan(&lab.world, action) {
+                let fact = ahead.number(fact);
+                ahead.apply(&fact);
+                planned.push(fact);
+            }
+        }
+        let before = acked;
+        let outcomes = lab.perform(&batch);
+        for (action, outcome) in batch.iter().zip(outcomes) {
+            let outcome = outcome.lock().take().expect("every operation is answered");
+            if let Ok(done) = outcome {
+                let fact = lab.model.plan(&lab.world, action).expect("the model agrees");
+                let fact = lab.model.number(fact);
+                assert_eq!(done.ack.sequence, fact.sequence);
+                lab.model.apply(&fact);
+                acked += 1;
+            }
+        }
+        if acked > before {
+            lab.model.maybe.clear();
+        }
+        if acked < before + planned.len() {
+            lab.model.maybe.extend(planned);
+        }
+        lab.compare_live();
+    }
+    acked
+}
+
+#[test]
+fn a_failed_sync_at_any_place_is_answered_truly() {
+    let clean = run_with_refusals(&mut Lab::new(1));
+    let mut lab = Lab::new(1);
+    run_with_refusals(&mut lab);
+    let (syncs, _) = lab.disk.counts();
+    assert!(syncs > 10, "{syncs}");
+    for (ordinal, seed) in (0..syncs).flat_map(|ordinal| (0..6).map(move |seed| (ordinal, seed))) {
+        for second_too in [false, true] {
+            let mut lab = Lab::new(seed);
+            lab.inject(Fault::Sync(ordinal));
+            // The new segment's own sync fails as well: then there is nowhere to go.
+            if second_too {
+                lab.inject(Fault::Sync(ordinal + 1));
+            }
+            let acked = run_with_refusals(&mut lab);
+            if second_too {
+                assert!(acked <= clean);
+            } else if ordinal > 2 {
+                assert_eq!(acked, clean, "sync {ordinal}: the batch is written again elsewhere");
+            }
+            // What the failed sync left in doubt on the disk must not be needed.
+            lab.restart(true, IndexFate::Lost);
+        }
+    }
+}
+
+#[test]
+fn a_failed_write_at_any_place_is_answered_truly() {
+    let mut lab = Lab::new(2);
+    let clean = run_with_refusals(&mut lab);
+    let (_, writes) = lab.disk.counts();
+    for ordinal in 0..writes {
+        let mut lab = Lab::new(2);
+        lab.inject(Fault::Write(ordinal));
+        let acked = run_with_refusals(&mut lab);
+        assert!(acked >= clean - 3, "write {ordinal}: {acked} of {clean}");
+        lab.restart(true, IndexFate::Lost);
+    }
+}
+
+#[test]
+fn a_full_disk_at_any_place_refuses_and_recovers_by_itself() {
+    let mut lab = Lab::new(3);
+    run_with_refusals(&mut lab);
+    let (_, writes) = lab.disk.counts();
+    for ordinal in 0..writes {
+        let mut lab = Lab::new(3);
+        lab.inject(Fault::NoSpaceFrom(ordinal));
+        run_with_refusals(&mut lab);
+        let more = lab.world.whole_group(0, 1, 0, Terms::pin(3, 13));
+        for outcome in lab.perform(&more) {
+            let outcome = outcome.lock().take().expect("every operation is answered");
+            assert!(outcome.is_err(), "write {ordinal}: there is no space");
+        }
+        lab.compare_live();
+        lab.disk.heal();
+        lab.model.maybe.clear();
+        more.chunks(2).for_each(|batch| lab.run(batch));
+        lab.restart(true, IndexFate::Kept);
+    }
+}
+
+#[test]
+fn the_reserve_refuses_puts_and_lets_releases_through() {
+    let reserve = StoreConfig { reserve_bytes: 1 << 20, ..config() };
+    let mut lab = Lab::with_config(4, reserve);
+    let terms = Terms::pin(1, 11);
+    let put = lab.world.whole_group(0, 0, 0, terms);
+    lab.run(&put);
+    lab.disk.set_free_bytes((1 << 20) - 1);
+    let more = lab.world.whole_group(0, 1, 0, Terms::pin(2, 12));
+    for outcome in lab.perform(&more[..2]) {
+        let outcome = outcome.lock().take().expect("every operation is answered");
+        assert!(matches!(outcome, Err(StoreError::Full { .. })), "{outcome:?}");
+    }
+    lab.run(&[Action::Release { client: 0, lease: terms.lease }]);
+    lab.tick(200);
+    lab.tick(1);
+    lab.disk.set_free_bytes(1 << 30);
+    lab.run(&more);
+    lab.compare();
+}
+
+#[test]
+fn a_node_that_offers_nothing_takes_nothing() {
+    let mut lab = Lab::with_config(5, StoreConfig { capacity_bytes: 0, ..config() });
+    let put = lab.world.whole_group(0, 0, 0, Terms::pin(1, 11));
+    for outcome in lab.perform(&put) {
+        let outcome = outcome.lock().take().expect("every operation is answered");
+        assert!(outcome.is_err());
+    }
+    assert!(lab.disk.content("0000000001.seg").is_none(), "not even a segment");
+}
+
+#[test]
+fn the_capacity_is_met_to_the_byte_and_equal_shards_count_once() {
+    let world = World::new();
+    let zeros: usize = world.objects[2].groups[0].shards[0].2.len() + world.objects[2].root.len();
+    for (capacity, fits) in [(zeros, true), (zeros - 1, false)] {
+        let config = StoreConfig { capacity_bytes: capacity as u64, ..config() };
+        let mut lab = Lab::with_config(6, config);
+        let put = lab.world.whole_group(0, 2, 0, Terms::pin(1, 11));
+        let outcomes = lab.perform(&put);
+        let refused = outcomes
+            .iter()
+            .any(|outcome| outcome.lock().as_ref().expect("every operation is answered").is_err());
+        assert_eq!(refused, !fits, "{capacity} bytes");
+    }
+}
+
+#[test]
+fn relaxed_modes_answer_early_and_lose_at_most_what_they_say() {
+    for durability in [Durability::Relaxed, Durability::Async] {
+        let mut lost = 0;
+        for seed in 0..40 {
+            let config = StoreConfig { durability, ..config() };
+            let mut lab = Lab::with_config(seed, config);
+            let batches = script(&lab.world);
+            let (early, late) = batches.split_at(batches.len() / 2);
+            early.iter().for_each(|batch| lab.run(batch));
+            lab.writer.sync().expect("a sound disk");
+            let (syncs, _) = lab.disk.counts();
+            let sure = lab.model.clone();
+            let mut planned = Vec::new();
+            for batch in late {
+                let before = lab.model.sequence_next;
+                let mut ahead = lab.model.clone();
+                for action in batch {
+                    if let Some(fact) = ahead.plan(&lab.world, action) {
+                        let fact = ahead.number(fact);
+                        ahead.apply(&fact);
+                        planned.push(fact);
+                    }
+                }
+                lab.run(batch);
+                assert!(lab.model.sequence_next > before, "answered before any sync");
+            }
+            assert_eq!(lab.disk.counts().0, syncs, "no sync yet");
+            lab.compare_live();
+            let all = lab.model.sequence_next;
+            lab.model = sure;
+            lab.model.maybe = planned;
+            lab.restart(true, IndexFate::Kept);
+            lost += u32::from(lab.model.sequence_next < all);
+        }
+        assert!(lost > 5, "{durability:?}: {lost} of 40 crashes lost something");
+    }
+}

@@ -1,0 +1,456 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A store on a simulated disk beside its model: every action is done to both, every outcome and
+//! every state compared. Restarts come in all flavours.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use supernode_protocol::ids::{Cid, LeaseId, UploadId};
+use supernode_protocol::lease::{Commit, Expiry};
+use supernode_protocol::placement::PlacementRecord;
+use supernode_protocol::signed::Signed;
+
+use super::model::{Fact, Model, Numbered};
+use super::{CommitFacts, Done, Op, Writer, WriterParts};
+use crate::buffer::FilledShard;
+use crate::catalog::{Catalog, KvRead, Thing, apply, check, dump_lines, keys, thing_of, visit};
+use crate::config::StoreConfig;
+use crate::disk::{Disk, Fault, SimDisk};
+use crate::error::StoreError;
+use crate::index::{Index, MapKv, Mark, MemoryIndex, OpenFailure};
+use crate::metrics::Counters;
+use crate::reader::Reader;
+use crate::recovery::{IndexSource, Layout, Recovery, entry_of, replay};
+use crate::sample::{Client, Object, Recipe, Terms, object};
+use crate::segment::{FoundRecord, Segments};
+
+/// Who and what there is.
+pub struct World {
+    pub clients: Vec<Client>,
+    pub objects: Vec<Object>,
+}
+
+/// Something a client does; numbers are positions in the world.
+#[derive(Debug, Clone)]
+pub enum Action {
+    PutShard { client: usize, upload: UploadId, object: usize, group: usize, shard: usize },
+    PutBlock { client: usize, upload: UploadId, object: usize, group: usize },
+    Commit { client: usize, object: usize, group: usize, terms: Terms },
+    Place { client: usize, object: usize, group: usize, epoch: u64 },
+    Renew { client: usize, lease: LeaseId, secs: u64 },
+    Release { client: usize, lease: LeaseId },
+}
+
+impl World {
+    /// Two clients; objects with several groups, with equal shards, and one of zeros.
+    pub fn new() -> Self {
+        let small = Recipe::small(1);
+        let zeros = Recipe { zeros: true, widths: (10, 4), ..Recipe::small(4) };
+        let recipes = [small, Recipe { group_count: 2, ..Recipe::small(2) }, zeros];
+        Self {
+            clients: vec![Client::new(1), Client::new(2)],
+            objects: recipes.into_iter().map(object).collect(),
+        }
+    }
+
+    /// The manifest block that a group needs: its page, or the root.
+    pub fn block(&self, object: usize, group: usize) -> (Cid, Bytes) {
+        let object = &self.objects[object];
+        let page = object.groups[group].page.clone();
+        page.unwrap_or_else(|| (object.cid, object.root.clone()))
+    }
+
+    pub fn commit(&self, client: usize, object: usize, group: usize, terms: Terms) -> Commit {
+        let group = u32::try_from(group).expect("few groups");
+        self.objects[object].commit(&self.clients[client], group, terms)
+    }
+
+    pub fn placement(
+        &self,
+        client: usize,
+        object: usize,
+        group: usize,
+        epoch: u64,
+    ) -> Signed<PlacementRecord> {
+        let group = u32::try_from(group).expect("few groups");
+        self.objects[object].placement(&self.clients[client], group, epoch)
+    }
+
+    fn op(&self, action: &Action) -> Op {
+        match *action {
+            Action::PutShard { client, upload, object, group, shard } => {
+                let (slot, id, bytes) = &self.objects[object].groups[group].shards[shard];
+                Op::PutShard {
+                    caller: self.clients[client].id,
+                    upload,
+                    slot: *slot,
+                    shard: *id,
+                    filled: FilledShard::of(bytes),
+                    seen_at: None,
+                }
+            }
+            Action::PutBlock { client, upload, object, group } => {
+                let (cid, bytes) = self.block(object, group);
+                let caller = self.clients[client].id;
+                Op::PutBlock { caller, upload, cid, bytes, seen_at: None }
+            }
+            Action::Commit { client, object, group, terms } => Op::Commit {
+                caller: self.clients[client].id,
+                commit: Box::new(self.commit(client, object, group, terms)),
+                facts: self.facts(object, group),
+            },
+            Action::Place { client, object, group, epoch } => {
+                Op::Place { record: Box::new(self.placement(client, object, group, epoch)) }
+            }
+            Action::Renew { client, lease, secs } => Op::Renew {
+                caller: self.clients[client].id,
+                lease,
+                expiry: Expiry::RunningSeconds(secs),
+            },
+            Action::Release { client, lease } => {
+                Op::Release { caller: self.clients[client].id, lease }
+            }
+        }
+    }
+
+    fn facts(&self, object: usize, group: usize) -> CommitFacts {
+        let object = &self.objects[object];
+        let shards = object.groups[group].shards.iter();
+        CommitFacts {
+            object_bytes: object.size,
+            shards: shards.map(|(slot, id, _)| (*slot, *id)).collect(),
+        }
+    }
+
+    /// All it takes to put a group and commit it.
+    pub fn whole_group(
+        &self,
+        client: usize,
+        object: usize,
+        group: usize,
+        terms: Terms,
+    ) -> Vec<Action> {
+        let upload = terms.upload;
+        let shards = 0..self.objects[object].groups[group].shards.len();
+        let mut actions: Vec<_> =
+            shards.map(|shard| Action::PutShard { client, upload, object, group, shard }).collect();
+        actions.push(Action::PutBlock { client, upload, object, group: 0 });
+        actions.push(Action::PutBlock { client, upload, object, group });
+        actions.push(Action::Commit { client, object, group, terms });
+        actions
+    }
+
+    /// Anything, sensible or not.
+    pub fn random(&self, random: &mut ChaCha8Rng) -> Vec<Action> {
+        let client = random.random_range(0..self.clients.len());
+        let object = random.random_range(0..self.objects.len());
+        let group = random.random_range(0..self.objects[object].groups.len());
+        let terms = Terms {
+            expiry: Expiry::RunningSeconds(random.random_range(1..400)),
+            epoch: random.random_range(0..3),
+            ..Terms::pin(random.random_range(1..4), random.random_range(11..15))
+        };
+        let (upload, lease) = (terms.upload, terms.lease);
+        let any =
+            if random.random_bool(0.2) { LeaseId::from_bytes(*upload.as_bytes()) } else { lease };
+        match random.random_range(0..12) {
+            0..3 => self.whole_group(client, object, group, terms),
+            3..6 => {
+                let shards = self.objects[object].groups[group].shards.len();
+                let shard = random.random_range(0..shards);
+                vec![Action::PutShard { client, upload, object, group, shard }]
+            }
+            6 => vec![Action::PutBlock { client, upload, object, group }],
+            7 => vec![Action::Commit { client, object, group, terms }],
+            8 => vec![Action::Place { client, object, group, epoch: terms.epoch }],
+            9 => vec![Action::Renew { client, lease, secs: random.random_range(1..400) }],
+            _ => vec![Action::Release { client, lease: any }],
+        }
+    }
+}
+
+/// What becomes of the index when a store goes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IndexFate {
+    Kept,
+    Lost,
+    /// It is the one of the last restart.
+    Older,
+}
+
+struct MemorySource(Mutex<Arc<MemoryIndex>>);
+
+impl IndexSource for MemorySource {
+    fn open(&self) -> Result<Arc<dyn Index>, OpenFailure> {
+        let index: Arc<dyn Index> = Arc::clone(&*self.0.lock()) as Arc<dyn Index>;
+        Ok(index)
+    }
+
+    fn discard(&self) -> std::io::Result<()> {
+        *self.0.lock() = Arc::default();
+        Ok(())
+    }
+}
+
+type Outcome = Arc<Mutex<Option<Result<Done, StoreError>>>>;
+
+/// See the module.
+pub struct Lab {
+    pub world: World,
+    pub model: Model,
+    pub disk: SimDisk,
+    pub config: StoreConfig,
+    pub writer: Writer,
+    pub reader: Arc<Reader>,
+    index: Arc<MemoryIndex>,
+    index_at_boot: Arc<MemoryIndex>,
+    seed: u64,
+}
+
+pub fn config() -> StoreConfig {
+    StoreConfig {
+        capacity_bytes: 1 << 30,
+        reserve_bytes: 0,
+        segment_bytes_max: 24 << 10,
+        trash_secs: 100,
+        upload_idle_secs: 200,
+        ..StoreConfig::default()
+    }
+}
+
+fn boot(
+    disk: &SimDisk,
+    index: &Arc<MemoryIndex>,
+    config: &StoreConfig,
+) -> Result<(Writer, Arc<Reader>, Arc<MemoryIndex>), StoreError> {
+    let source = MemorySource(Mutex::new(Arc::clone(index)));
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    let relaxed = !config.durability.waits_for_sync();
+    let recovered = Recovery { disk, node: Some(config.node), index: &source, relaxed }.run()?;
+    let counters = Arc::new(Counters::default());
+    let (segments, overlay) = (Arc::clone(&recovered.segments), Arc::clone(&recovered.overlay));
+    let reader = Arc::new(Reader::new(segments, overlay, Arc::clone(&counters)));
+    let parts = WriterParts {
+        config: config.clone(),
+        reader: Arc::clone(&reader),
+        counters,
+        on_event: Box::new(drop),
+    };
+    let writer = Writer::new(parts, &recovered)?;
+    Ok((writer, reader, source.0.into_inner()))
+}
+
+fn read_log(disk: &SimDisk, mut visit: impl FnMut(FoundRecord)) {
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    let layout = Layout::read(&Segments::new(disk)).expect("readable headers");
+    replay(&layout, Mark::default(), |found, _| {
+        visit(found);
+        Ok(())
+    })
+    .expect("a readable log");
+}
+
+impl Lab {
+    pub fn new(seed: u64) -> Self {
+        Self::with_config(seed, config())
+    }
+
+    pub fn with_config(seed: u64, config: StoreConfig) -> Self {
+        let disk = SimDisk::new(seed);
+        let (writer, reader, index) = boot(&disk, &Arc::default(), &config).expect("an empty disk");
+        Self {
+            world: World::new(),
+            model: Model::new(),
+            disk,
+            config,
+            writer,
+            reader,
+            index_at_boot: Arc::new(index.snapshot()),
+            index,
+            seed,
+        }
+    }
+
+    /// Does a batch to store and model; with the power cut somewhere, the store is down afterwards
+    /// and must be restarted.
+    pub fn run(&mut self, actions: &[Action]) {
+        let mut ahead = self.model.clone();
+        let mut planned = Vec::new();
+        for action in actions {
+            let fact = ahead.plan(&self.world, action).map(|fact| ahead.number(fact));
+            fact.iter().for_each(|fact| ahead.apply(fact));
+            planned.push(fact);
+        }
+        let outcomes = self.perform(actions);
+        if self.disk.is_off() {
+            self.model.sequence_next = self.reconcile(&planned, &outcomes);
+            return;
+        }
+        for ((action, fact), outcome) in actions.iter().zip(&planned).zip(&outcomes) {
+            let outcome = outcome.lock().take().expect("every operation is answered");
+            let sequence = outcome.as_ref().ok().map(|done| done.ack.sequence);
+            let expected = fact.as_ref().map(|fact| fact.sequence);
+            assert_eq!(sequence, expected, "seed {}: {action:?}: {outcome:?}", self.seed);
+        }
+        self.model = ahead;
+    }
+
+    /// Does a batch to the store alone.
+    pub fn perform(&mut self, actions: &[Action]) -> Vec<Outcome> {
+        let outcomes: Vec<Outcome> = actions.iter().map(|_| Outcome::default()).collect();
+        let batch: Vec<(Op, super::Answer)> = actions
+            .iter()
+            .zip(&outcomes)
+            .map(|(action, outcome)| {
+                let outcome = Arc::clone(outcome);
+                let answer: super::Answer = Box::new(move |result| *outcome.lock() = Some(result));
+                (self.world.op(action), answer)
+            })
+            .collect();
+        self.writer.advance(self.model.now);
+        self.writer.run(batch);
+        outcomes
+    }
+
+    /// Lets time pass, and what is due happen.
+    pub fn tick(&mut self, secs: u64) {
+        self.model.now += secs;
+        let mut ahead = self.model.clone();
+        let due = ahead.due(self.config.upload_idle_secs, self.config.trash_secs);
+        let due: Vec<_> = due.into_iter().map(|fact| ahead.number(fact)).collect();
+        due.iter().for_each(|fact| ahead.apply(fact));
+        self.writer.advance(self.model.now);
+        self.writer.tick().expect("the index is sound");
+        if self.disk.is_off() {
+            let planned: Vec<_> = due.into_iter().map(Some).collect();
+            self.model.sequence_next = self.reconcile(&planned, &[]);
+        } else {
+            self.model = ahead;
+        }
+    }
+
+    /// The store is down. Notes what must and what may have survived; the restart decides.
+    fn reconcile(&mut self, planned: &[Option<Numbered>], outcomes: &[Outcome]) -> u64 {
+        for (fact, outcome) in planned.iter().zip(outcomes) {
+            let acked = outcome.lock().as_ref().is_some_and(Result::is_ok);
+            if acked {
+                self.model.apply(fact.as_ref().expect("refused by the model, acked by the store"));
+            }
+        }
+        self.model.maybe = planned.iter().flatten().cloned().collect();
+        self.model.sequence_next
+    }
+
+    /// Restarts after a crash of the machine (or only of the process), and compares everything.
+    pub fn restart(&mut self, power_cut: bool, fate: IndexFate) {
+        self.disk = if power_cut {
+            self.disk.crash()
+        } else {
+            self.disk.heal();
+            self.disk.clone()
+        };
+        self.index = match fate {
+            IndexFate::Kept => Arc::new(self.index.snapshot()),
+            IndexFate::Lost => Arc::default(),
+            IndexFate::Older => Arc::new(self.index_at_boot.snapshot()),
+        };
+        self.adopt_survivors();
+        let booted = boot(&self.disk, &self.index, &self.config);
+        let (writer, reader, index) =
+            booted.unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
+        (self.writer, self.reader, self.index) = (writer, reader, index);
+        self.index_at_boot = Arc::new(self.index.snapshot());
+        self.model.now = self.model.recorded.max(self.writer.now());
+        assert_eq!(self.writer.now(), self.model.recorded, "seed {}: time", self.seed);
+        self.compare();
+    }
+
+    /// Reads the log: what was acknowledged must be there, what was not may be.
+    fn adopt_survivors(&mut self) {
+        let maybe = std::mem::take(&mut self.model.maybe);
+        let base = self.model.sequence_next;
+        let mut last = 0;
+        let (disk, model, seed) = (&self.disk, &mut self.model, self.seed);
+        read_log(disk, |found| {
+            last = found.header.sequence;
+            if last < base {
+                return;
+            }
+            let (sequence, at) = (found.header.sequence, found.header.running_secs);
+            let survivor = Numbered { sequence, at, fact: Fact::of(&found) };
+            assert!(maybe.contains(&survivor), "seed {seed}: {survivor:?}");
+            model.apply(&survivor);
+        });
+        assert!(last + 1 >= base, "seed {}: acknowledged up to {base}, found {last}", self.seed);
+    }
+
+    /// Ends in good order and starts again.
+    pub fn close_and_open(&mut self, fate: IndexFate) {
+        self.writer.advance(self.model.now);
+        self.writer.close().expect("a sound disk");
+        if self.model.sequence_next > 1 {
+            let clock = self.model.number(Fact::Clock);
+            self.model.apply(&clock);
+        }
+        self.restart(false, fate);
+    }
+
+    /// Lets the index follow, as its thread would.
+    pub fn flush_index(&self) {
+        self.reader.overlay().flush().expect("a sound index");
+    }
+
+    /// Store, log and model say the same; figures and references hold; every byte is readable.
+    pub fn compare(&self) {
+        self.compare_live();
+        let (seed, overlay) = (self.seed, self.reader.overlay());
+        let differences = check(&**overlay).expect("a sound index");
+        assert!(differences.is_empty(), "seed {seed}: {differences:#?}");
+        let mut log = MapKv::default();
+        read_log(&self.disk, |found| {
+            apply(&mut log, &entry_of(&found)).expect("a map in memory");
+        });
+        for (key, value) in overlay.range(&[0], &[255], usize::MAX).expect("a sound index") {
+            let replayed = log.0.remove(&key);
+            assert_eq!(Some(value), replayed, "seed {seed}: index and log differ at {key:?}");
+        }
+        assert!(log.0.is_empty(), "seed {seed}: the index lacks {:?}", log.0);
+        self.read_everything();
+    }
+
+    /// Readers see what the model says.
+    pub fn compare_live(&self) {
+        let lines = dump_lines(&**self.reader.overlay()).expect("a sound index");
+        assert_eq!(lines, self.model.lines(), "seed {}: store and model", self.seed);
+    }
+
+    fn read_everything(&self) {
+        let overlay = self.reader.overlay();
+        let mut things = Vec::new();
+        for prefix in [keys::SHARD, keys::BLOCK] {
+            visit(&**overlay, prefix, |key, _| {
+                things.extend(thing_of(key, 0));
+                Ok(())
+            })
+            .expect("a sound index");
+        }
+        for thing in things {
+            let kept = Catalog(&**overlay).kept(thing).expect("a sound index");
+            let kept = kept.expect("just listed");
+            let seed = self.seed;
+            self.reader.verify(thing, &kept).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            if let Thing::Shard(shard) = thing {
+                let read = self.reader.shard(shard);
+                assert_eq!(read.is_ok(), kept.live > 0, "seed {seed}: {read:?}");
+            }
+        }
+    }
+
+    /// Lets something go wrong.
+    pub fn inject(&self, fault: Fault) {
+        self.disk.inject(fault);
+    }
+}

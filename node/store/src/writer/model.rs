@@ -1,0 +1,442 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a store should do, said as plainly as possible: no counters, no queues, no references, just
+//! sets that are searched. Slow, and obviously right; everything else is compared with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot, UploadId};
+use supernode_protocol::lease::{Commit, Expiry, LeaseKind};
+use supernode_protocol::placement::{PlacementRecord, precedence};
+use supernode_protocol::signed::Signed;
+
+use super::harness::{Action, World};
+use crate::catalog::Thing;
+use crate::record::{Body, Freed, LeaseChange, Placed, cid_of, shard_of};
+use crate::sample;
+use crate::segment::FoundRecord;
+
+#[derive(Debug, Clone)]
+struct Upload {
+    owner: NodeId,
+    slots: BTreeMap<Slot, ShardId>,
+    blocks: BTreeSet<Cid>,
+    used: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Group {
+    slots: BTreeMap<Slot, ShardId>,
+    commit: Commit,
+    object_bytes: u64,
+    placement: Signed<PlacementRecord>,
+    leases: BTreeSet<LeaseId>,
+    trashed: Option<u64>,
+}
+
+#[derive(Debug, Clone)]
+struct Lease {
+    owner: NodeId,
+    kind: LeaseKind,
+    end: u64,
+}
+
+/// What a record says, in the model's words.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fact {
+    Shard(NodeId, UploadId, Slot, ShardId, u64),
+    Slot(NodeId, UploadId, Slot, ShardId),
+    Block(NodeId, UploadId, Cid, u64),
+    BlockRef(NodeId, UploadId, Cid),
+    Commit(Box<Commit>, u64),
+    Placement(Box<Signed<PlacementRecord>>),
+    Renew(LeaseId, u64),
+    End(LeaseId),
+    Abandon(UploadId),
+    BuryGroup(Cid, u32),
+    Bury(Thing),
+    Clock,
+}
+
+impl Fact {
+    /// The fact that a record states.
+    pub fn of(found: &FoundRecord) -> Self {
+        let id = &found.header.id;
+        let (shard, cid) = (shard_of(id), cid_of(id));
+        let len = found.header.shape.payload_len;
+        match &found.body {
+            Body::Shard(Placed { holder, slot }) => {
+                Self::Shard(holder.owner, holder.upload, *slot, shard, len)
+            }
+            Body::Slot(Placed { holder, slot }) => {
+                Self::Slot(holder.owner, holder.upload, *slot, shard)
+            }
+            Body::Block(holder) => Self::Block(holder.owner, holder.upload, cid, len),
+            Body::BlockRef(holder) => Self::BlockRef(holder.owner, holder.upload, cid),
+            Body::Commit(body) => Self::Commit(Box::new(body.commit.clone()), body.object_bytes),
+            Body::Placement(record) => Self::Placement(record.clone()),
+            Body::Lease(LeaseChange::Renew { lease, expiry: Expiry::RunningSeconds(secs) }) => {
+                Self::Renew(*lease, *secs)
+            }
+            Body::Lease(LeaseChange::Release { lease } | LeaseChange::Expire { lease }) => {
+                Self::End(*lease)
+            }
+            Body::Lease(LeaseChange::Abandon { upload }) => Self::Abandon(*upload),
+            Body::Tombstone(Freed::Shard) => Self::Bury(Thing::Shard(shard)),
+            Body::Tombstone(Freed::Block) => Self::Bury(Thing::Block(cid)),
+            Body::Tombstone(Freed::Group { group }) => Self::BuryGroup(cid, *group),
+            Body::Clock { .. } => Self::Clock,
+            other => panic!("no test writes {other:?}"),
+        }
+    }
+}
+
+/// A fact with its number and second.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Numbered {
+    pub sequence: u64,
+    pub at: u64,
+    pub fact: Fact,
+}
+
+/// The whole truth.
+#[derive(Debug, Clone, Default)]
+pub struct Model {
+    pub now: u64,
+    pub recorded: u64,
+    pub sequence_next: u64,
+    things: BTreeMap<Thing, u64>,
+    uploads: BTreeMap<UploadId, Upload>,
+    groups: BTreeMap<(Cid, u32), Group>,
+    leases: BTreeMap<LeaseId, Lease>,
+    tombstones: BTreeSet<Thing>,
+    /// Planned when the power went: may have survived, or not.
+    pub maybe: Vec<Numbered>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Live,
+    Trash,
+    Dead,
+}
+
+impl Model {
+    pub fn new() -> Self {
+        Self { sequence_next: 1, ..Self::default() }
+    }
+
+    fn wanted(&self, thing: Thing) -> Wanted {
+        let in_group = |group: &Group| match thing {
+            Thing::Shard(shard) => group.slots.values().any(|held| *held == shard),
+            Thing::Block(cid) => group.commit.object == cid || group.commit.page == Some(cid),
+        };
+        let in_upload = |upload: &Upload| match thing {
+            Thing::Shard(shard) => upload.slots.values().any(|held| *held == shard),
+            Thing::Block(cid) => upload.blocks.contains(&cid),
+        };
+        let mut groups = self.groups.values();
+        if self.uploads.values().any(in_upload)
+            || groups.any(|group| group.trashed.is_none() && in_group(group))
+        {
+            Wanted::Live
+        } else if self.groups.values().any(in_group) {
+            Wanted::Trash
+        } else {
+            Wanted::Dead
+        }
+    }
+
+    /// The fact that an action comes to, or `None` if it must be refused.
+    pub fn plan(&self, world: &World, action: &Action) -> Option<Fact> {
+        let may_use = |upload: &UploadId, caller: NodeId| {
+            self.uploads.get(upload).is_none_or(|upload| upload.owner == caller)
+        };
+        match action {
+            Action::PutShard { client, upload, object, group, shard } => {
+                let caller = world.clients[*client].id;
+                let (slot, id, bytes) = &world.objects[*object].groups[*group].shards[*shard];
+                let known = self.things.contains_key(&Thing::Shard(*id));
+                let fact = if known {
+                    Fact::Slot(caller, *upload, *slot, *id)
+                } else {
+                    Fact::Shard(caller, *upload, *slot, *id, bytes.len() as u64)
+                };
+                may_use(upload, caller).then_some(fact)
+            }
+            Action::PutBlock { client, upload, object, group } => {
+                let caller = world.clients[*client].id;
+                let (cid, bytes) = world.block(*object, *group);
+                let known = self.things.contains_key(&Thing::Block(cid));
+                let fact = if known {
+                    Fact::BlockRef(caller, *upload, cid)
+                } else {
+                    Fact::Block(caller, *upload, cid, bytes.len() as u64)
+                };
+                may_use(upload, caller).then_some(fact)
+            }
+            Action::Commit { client, object, group, terms } => {
+                let caller = world.clients[*client].id;
+                let commit = world.commit(*client, *object, *group, *terms);
+                let bytes = world.objects[*object].size;
+                let fits = self.fits_manifest(&commit, &world.objects[*object].groups[*group]);
+                (fits && self.may_commit(caller, &commit))
+                    .then(|| Fact::Commit(Box::new(commit), bytes))
+            }
+            Action::Place { client, object, group, epoch } => {
+                let record = world.placement(*client, *object, *group, *epoch);
+                let body = record.body_unverified();
+                let held = self.groups.get(&(body.object, body.group));
+                held.is_some_and(|held| held.trashed.is_none())
+                    .then(|| Fact::Placement(Box::new(record)))
+            }
+            Action::Renew { client, lease, secs } => {
+                let caller = world.clients[*client].id;
+                let lease_owner = self.leases.get(lease).map(|lease| lease.owner);
+                (lease_owner == Some(caller)).then_some(Fact::Renew(*lease, *secs))
+            }
+            Action::Release { client, lease } => {
+                let caller = world.clients[*client].id;
+                if let Some(held) = self.leases.get(lease) {
+                    return (held.owner == caller).then_some(Fact::End(*lease));
+                }
+                let upload = UploadId::from_bytes(*lease.as_bytes());
+                let held = self.uploads.get(&upload)?;
+                (held.owner == caller).then_some(Fact::Abandon(upload))
+            }
+        }
+    }
+
+    fn may_commit(&self, caller: NodeId, commit: &Commit) -> bool {
+        let lease = self.leases.get(&commit.terms.lease);
+        if lease.is_some_and(|lease| lease.owner != caller || lease.kind != commit.terms.kind) {
+            return false;
+        }
+        let upload = self.uploads.get(&commit.upload);
+        let here = self.groups.get(&(commit.object, commit.group));
+        let here = here.filter(|group| group.trashed.is_none());
+        let repeated = here.is_some_and(|group| group.leases.contains(&commit.terms.lease));
+        match upload {
+            Some(upload) if upload.owner != caller => return false,
+            None if !repeated => return false,
+            _ => {}
+        }
+        let uploaded = |cid: &Cid| upload.is_some_and(|upload| upload.blocks.contains(cid));
+        let sibling = self
+            .groups
+            .iter()
+            .any(|((object, _), group)| *object == commit.object && group.trashed.is_none());
+        (uploaded(&commit.object) || sibling)
+            && commit.page.as_ref().is_none_or(|page| uploaded(page) || here.is_some())
+    }
+
+    fn fits_manifest(&self, commit: &Commit, group: &sample::Group) -> bool {
+        let Some(upload) = self.uploads.get(&commit.upload) else { return true };
+        let stripes = commit.stripe_first..commit.stripe_first + commit.stripe_count;
+        upload
+            .slots
+            .iter()
+            .filter(|(slot, _)| stripes.contains(&slot.stripe))
+            .all(|(slot, shard)| group.shards.iter().any(|(at, id, _)| (at, id) == (slot, shard)))
+    }
+
+    /// Everything that a tick writes.
+    pub fn due(&self, upload_idle: u64, trash: u64) -> Vec<Fact> {
+        let mut facts = Vec::new();
+        let mut leases: Vec<_> =
+            self.leases.iter().filter(|(_, lease)| lease.end <= self.now).collect();
+        leases.sort_by_key(|(id, lease)| (lease.end, **id));
+        facts.extend(leases.into_iter().map(|(id, _)| Fact::End(*id)));
+        let idle = |upload: &Upload| upload.used + upload_idle <= self.now;
+        let uploads = self.uploads.iter().filter(|(_, upload)| idle(upload));
+        facts.extend(uploads.map(|(id, _)| Fact::Abandon(*id)));
+        let mut groups: Vec<_> = self
+            .groups
+            .iter()
+            .filter_map(|(key, group)| Some((group.trashed?, *key)))
+            .filter(|(secs, _)| secs + trash <= self.now)
+            .collect();
+        groups.sort_unstable();
+        facts.extend(groups.into_iter().map(|(_, (object, group))| Fact::BuryGroup(object, group)));
+        let dead = |thing: &&Thing| self.wanted(**thing) == Wanted::Dead;
+        // Blocks before shards, as their keys are ordered.
+        let (shards, blocks): (Vec<&Thing>, Vec<&Thing>) =
+            self.things.keys().filter(dead).partition(|thing| matches!(thing, Thing::Shard(_)));
+        facts.extend(blocks.into_iter().chain(shards).map(|thing| Fact::Bury(*thing)));
+        if self.now >= self.recorded + 60 {
+            facts.push(Fact::Clock);
+        }
+        facts
+    }
+
+    /// Gives a fact its number.
+    pub fn number(&mut self, fact: Fact) -> Numbered {
+        let sequence = self.sequence_next;
+        self.sequence_next += 1;
+        Numbered { sequence, at: self.now, fact }
+    }
+
+    /// Makes a fact true.
+    pub fn apply(&mut self, numbered: &Numbered) {
+        self.now = self.now.max(numbered.at);
+        self.recorded = numbered.at;
+        self.sequence_next = numbered.sequence + 1;
+        match &numbered.fact {
+            Fact::Shard(owner, upload, slot, shard, len) => {
+                self.arrive(Thing::Shard(*shard), *len);
+                self.upload(*upload, *owner).slots.insert(*slot, *shard);
+            }
+            Fact::Slot(owner, upload, slot, shard) => {
+                if self.things.contains_key(&Thing::Shard(*shard)) {
+                    self.upload(*upload, *owner).slots.insert(*slot, *shard);
+                }
+            }
+            Fact::Block(owner, upload, cid, len) => {
+                self.arrive(Thing::Block(*cid), *len);
+                self.upload(*upload, *owner).blocks.insert(*cid);
+            }
+            Fact::BlockRef(owner, upload, cid) => {
+                if self.things.contains_key(&Thing::Block(*cid)) {
+                    self.upload(*upload, *owner).blocks.insert(*cid);
+                }
+            }
+            Fact::Commit(commit, object_bytes) => self.commit(commit, *object_bytes),
+            Fact::Placement(record) => {
+                let body = record.body_unverified();
+                if let Some(group) = self.groups.get_mut(&(body.object, body.group)) {
+                    keep_newer(&mut group.placement, record);
+                }
+            }
+            Fact::Renew(lease, secs) => {
+                let end = self.now + secs;
+                self.leases.get_mut(lease).into_iter().for_each(|lease| lease.end = end);
+            }
+            Fact::End(lease) => self.end(*lease),
+            Fact::Abandon(upload) => drop(self.uploads.remove(upload)),
+            Fact::BuryGroup(object, group) => drop(self.groups.remove(&(*object, *group))),
+            Fact::Bury(thing) => {
+                if self.wanted(*thing) == Wanted::Dead && self.things.remove(thing).is_some() {
+                    self.tombstones.insert(*thing);
+                }
+            }
+            Fact::Clock => {}
+        }
+    }
+
+    fn arrive(&mut self, thing: Thing, len: u64) {
+        self.things.insert(thing, len);
+        self.tombstones.remove(&thing);
+    }
+
+    fn upload(&mut self, id: UploadId, owner: NodeId) -> &mut Upload {
+        let (slots, blocks) = (BTreeMap::new(), BTreeSet::new());
+        let new = Upload { owner, slots, blocks, used: self.now };
+        let upload = self.uploads.entry(id).or_insert(new);
+        upload.used = self.now;
+        upload
+    }
+
+    fn commit(&mut self, commit: &Commit, object_bytes: u64) {
+        let group = self.groups.entry((commit.object, commit.group)).or_insert_with(|| Group {
+            slots: BTreeMap::new(),
+            commit: commit.clone(),
+            object_bytes,
+            placement: commit.placement.clone(),
+            leases: BTreeSet::new(),
+            trashed: None,
+        });
+        group.trashed = None;
+        keep_newer(&mut group.placement, &commit.placement);
+        group.leases.insert(commit.terms.lease);
+        if let Some(upload) = self.uploads.get_mut(&commit.upload) {
+            let stripes = commit.stripe_first..commit.stripe_first + commit.stripe_count;
+            let moved = upload.slots.extract_if(.., |slot, _| stripes.contains(&slot.stripe));
+            for (slot, shard) in moved {
+                group.slots.entry(slot).or_insert(shard);
+            }
+            upload.blocks.remove(&commit.object);
+            commit.page.as_ref().map(|page| upload.blocks.remove(page));
+            if upload.slots.is_empty() && upload.blocks.is_empty() {
+                self.uploads.remove(&commit.upload);
+            }
+        }
+        let Expiry::RunningSeconds(secs) = commit.terms.expiry else { return };
+        let end = self.now + secs;
+        let (owner, kind) = (commit.terms.owner, commit.terms.kind);
+        let lease = self.leases.entry(commit.terms.lease).or_insert(Lease { owner, kind, end });
+        lease.end = lease.end.max(end);
+    }
+
+    fn end(&mut self, lease: LeaseId) {
+        if self.leases.remove(&lease).is_none() {
+            return;
+        }
+        for group in self.groups.values_mut() {
+            if group.leases.remove(&lease) && group.leases.is_empty() {
+                group.trashed = Some(self.now);
+            }
+        }
+    }
+
+    /// What a dump of a store in this state says.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (thing, len) in &self.things {
+            let state = match self.wanted(*thing) {
+                Wanted::Live => "live",
+                Wanted::Trash => "trash",
+                Wanted::Dead => "dead",
+            };
+            lines.push(format!("{} {len} {state}", name(thing)));
+        }
+        lines.extend(self.tombstones.iter().map(|thing| format!("tombstone {}", name(thing))));
+        for (id, upload) in &self.uploads {
+            lines.push(format!("lease {id} upload {}", upload.owner));
+            for (Slot { stripe, index }, shard) in &upload.slots {
+                lines.push(format!("slot upload {id} {stripe} {index} {shard}"));
+            }
+            lines.extend(upload.blocks.iter().map(|cid| format!("manifest upload {id} {cid}")));
+        }
+        for (id, Lease { owner, kind, end }) in &self.leases {
+            lines.push(format!("lease {id} {} {owner} second {end}", kind.name()));
+        }
+        for ((object, number), group) in &self.groups {
+            lines.push(group.line(object, *number));
+            for (Slot { stripe, index }, shard) in &group.slots {
+                lines.push(format!("slot object {object} {number} {stripe} {index} {shard}"));
+            }
+            let covers =
+                group.leases.iter().map(|lease| format!("cover {lease} {object} {number}"));
+            lines.extend(covers);
+        }
+        lines.sort_unstable();
+        lines
+    }
+}
+
+impl Group {
+    fn line(&self, object: &Cid, number: u32) -> String {
+        let Commit { page, stripe_first, stripe_count, .. } = &self.commit;
+        let page = page.map_or("root".to_owned(), |page| page.to_string());
+        let hash = blake3::hash(&self.placement.encode()).to_hex();
+        let epoch = self.placement.body_unverified().epoch;
+        let state = self.trashed.map_or("live".to_owned(), |secs| format!("trash {secs}"));
+        let size = self.object_bytes;
+        format!(
+            "manifest object {object} {number} {page} size {size} \
+             stripes {stripe_first}+{stripe_count} placement {epoch} {hash} {state}"
+        )
+    }
+}
+
+fn name(thing: &Thing) -> String {
+    match thing {
+        Thing::Shard(shard) => format!("shard {shard}"),
+        Thing::Block(cid) => format!("block {cid}"),
+    }
+}
+
+fn keep_newer(held: &mut Signed<PlacementRecord>, other: &Signed<PlacementRecord>) {
+    if precedence(other, held).is_gt() {
+        *held = other.clone();
+    }
+}
