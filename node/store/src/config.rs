@@ -93,7 +93,7 @@ impl Default for StoreConfig {
             batch_bytes_max: 32 << 20,
             sync_interval_millis: 200,
             mailbox_messages_max: 1024,
-            buffer_bytes_max: 96 << 20,
+            buffer_bytes_max: 64 << 20,
             cache_bytes_max: 64 << 20,
             reads_max: 8,
             segment_bytes_max: 1 << 30,

@@ -275,3 +275,6 @@ impl Kv for Staged<'_> {
         self.changes.insert(key, None);
     }
 }
+
+#[cfg(test)]
+mod tests;
