@@ -213,7 +213,7 @@ impl Actor {
             }
             Message::Providers(cid, sink) => self.look_up_providers(cid, sink, now),
             Message::Manifest(cid, reply) => self.look_up_manifest(cid, reply, now),
-            Message::Node(node, reply) => self.look_up_node(node, Some(reply), now),
+            Message::Node(node, reply) => self.look_up_node(node, reply, now),
         }
     }
 
@@ -224,7 +224,7 @@ impl Actor {
         self.walk_network(now);
         self.publish_due(now);
         self.settle_lookups(now);
-        self.check_own_record(now);
+        self.check_own_record();
         self.swarm.behaviour_mut().kad.store_mut().sweep(now, SWEEP_RECORDS_MAX);
     }
 

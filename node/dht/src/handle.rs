@@ -213,7 +213,8 @@ impl Dht {
     }
 
     /// As [`Dht::providers`], one by one as they are found, each once. The channel ends with the
-    /// query; one whose receiver was dropped makes room for others. An error, if any, is the last item.
+    /// query; one whose receiver was dropped makes room for others. An error, if any, is the last
+    /// item.
     ///
     /// # Errors
     /// [`DhtError::NotReady`], [`DhtError::Stopped`].

@@ -28,6 +28,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
 /// First wait before a record that was not there is looked up again; doubles.
 const LOOKUP_WAIT: Duration = Duration::from_millis(500);
 const LOOKUP_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Wait before a lookup there was no room for is asked for again.
+const LOOKUP_DEFERRAL: Duration = Duration::from_millis(100);
 
 /// What the table asks its owner to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,6 +142,15 @@ impl Members {
         if let Link::Doubtful { failures, .. } = peer.link {
             peer.link = Link::Doubtful { failures, pending: false };
             self.set_wake(node, now + PROBE_WAIT);
+        }
+    }
+
+    /// There was no room for the lookup of `node` right now.
+    pub(crate) fn lookup_deferred(&mut self, node: NodeId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        if let Link::Open = peer.link {
+            peer.lookups = peer.lookups.saturating_sub(1);
+            self.set_wake(node, now + LOOKUP_DEFERRAL);
         }
     }
 

@@ -27,7 +27,7 @@ use crate::keys::{content_key, node_key, node_of};
 use crate::schedule::{Item, Outcome};
 
 /// Lookups for the member table at the same time; they take no room of callers.
-const MEMBER_LOOKUPS_MAX: usize = 32;
+const MEMBER_LOOKUPS_MAX: usize = 8;
 /// How long a better node record is waited for.
 const NODE_SETTLE: Duration = Duration::from_millis(750);
 
@@ -154,16 +154,24 @@ impl Actor {
         self.lookups.insert(id, Purpose::Manifest { cid, reply: Some(reply) });
     }
 
-    /// Without `reply` it is for the member table, to which every answer goes anyway.
-    pub(super) fn look_up_node(&mut self, node: NodeId, reply: Option<NodeReply>, now: Instant) {
-        if reply.is_none() {
-            if self.lookups.members >= MEMBER_LOOKUPS_MAX {
-                // The member table asks again by itself.
-                return;
-            }
-        } else if let Err(busy) = self.admit_lookup(now) {
-            return reply_to(reply, Err(busy));
+    pub(super) fn look_up_node(&mut self, node: NodeId, reply: NodeReply, now: Instant) {
+        if let Err(busy) = self.admit_lookup(now) {
+            return answer(reply, Err(busy));
         }
+        self.ask_for_node(node, Some(reply));
+    }
+
+    /// Looks a record up for the member table, to which every answer goes anyway. Says whether
+    /// there was room for it.
+    pub(super) fn look_up_member(&mut self, node: NodeId) -> bool {
+        let room = self.lookups.members < MEMBER_LOOKUPS_MAX;
+        if room {
+            self.ask_for_node(node, None);
+        }
+        room
+    }
+
+    fn ask_for_node(&mut self, node: NodeId, reply: Option<NodeReply>) {
         let id = self.swarm.behaviour_mut().kad.get_record(node_key(node));
         self.lookups.insert(id, Purpose::Node { node, best: None, reply });
     }
@@ -184,10 +192,9 @@ impl Actor {
     }
 
     /// Asks the network for our own record, to learn whether it knows a newer one.
-    pub(super) fn check_own_record(&mut self, now: Instant) {
+    pub(super) fn check_own_record(&mut self) {
         if self.own_check_due && self.members.len() > 0 {
-            self.own_check_due = false;
-            self.look_up_node(self.local, None, now);
+            self.own_check_due = !self.look_up_member(self.local);
         }
     }
 

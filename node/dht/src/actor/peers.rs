@@ -17,24 +17,26 @@ use crate::members::Request;
 /// Requests of the member table served in one step.
 const MEMBER_REQUESTS_MAX: usize = 16;
 /// Wait before the first walk after a new peer appeared.
-const WALK_WAIT: Duration = Duration::from_millis(250);
+const WALK_WAIT: Duration = Duration::from_secs(1);
 
 /// When the network is walked again in search of nodes we do not know.
 ///
-/// Nodes that join at the same instant may each ask before their common neighbour knows the other,
-/// so the first walks follow quickly and each new peer of a small network starts them anew; then
-/// the waits double up to the configured interval.
+/// Nodes that join at the same instant may each ask before their common neighbour knows the other.
+/// So walks start a second after a new peer of a small network appeared, and the waits double from
+/// there up to the configured interval. One walk is one lookup, of our own neighbourhood and of a
+/// random place in turn: the library walks all distances by itself when its table is nearly empty.
 #[derive(Debug)]
 pub(super) struct Walk {
     longest: Duration,
     wait: Duration,
     due: Instant,
     running: bool,
+    count: u64,
 }
 
 impl Walk {
     pub(super) fn new(longest: Duration, now: Instant) -> Self {
-        Self { longest, wait: WALK_WAIT, due: now + WALK_WAIT, running: false }
+        Self { longest, wait: WALK_WAIT, due: now + WALK_WAIT, running: false, count: 0 }
     }
 
     fn hurry(&mut self, now: Instant) {
@@ -42,14 +44,16 @@ impl Walk {
         self.due = self.due.min(now + WALK_WAIT);
     }
 
-    fn take(&mut self, now: Instant) -> bool {
+    /// The number of the walk to start now, if one is due.
+    fn take(&mut self, now: Instant) -> Option<u64> {
         if self.running || self.due > now {
-            return false;
+            return None;
         }
         self.running = true;
         self.due = now + self.wait;
         self.wait = (self.wait * 2).min(self.longest);
-        true
+        self.count += 1;
+        Some(self.count - 1)
     }
 
     pub(super) fn finished(&mut self) {
@@ -195,7 +199,11 @@ impl Actor {
                         Err(error) => self.on_probe_error(node, &error, now),
                     }
                 }
-                Request::Lookup(node) => self.look_up_node(node, None, now),
+                Request::Lookup(node) => {
+                    if !self.look_up_member(node) {
+                        self.members.lookup_deferred(node, now);
+                    }
+                }
                 Request::Forget(node) => {
                     tracing::info!(%node, "a node is gone");
                     let peer = node.peer_id();
@@ -220,12 +228,14 @@ impl Actor {
     }
 
     pub(super) fn walk_network(&mut self, now: Instant) {
-        if self.members.len() > 0 && self.walk.take(now) {
-            match self.swarm.behaviour_mut().kad.bootstrap() {
-                Ok(id) => self.lookups.walk(id),
-                // No bucket had room for the peers we have.
-                Err(_) => self.walk.finished(),
-            }
+        if self.members.len() == 0 {
+            return;
+        }
+        if let Some(number) = self.walk.take(now) {
+            let own = *self.swarm.local_peer_id();
+            let target = if number.is_multiple_of(2) { own } else { PeerId::random() };
+            let id = self.swarm.behaviour_mut().kad.get_closest_peers(target);
+            self.lookups.walk(id);
         }
     }
 }
@@ -240,14 +250,15 @@ mod tests {
     fn walks_start_quickly_slow_down_and_start_anew() {
         let mut now = Instant::now();
         let mut walk = Walk::new(Duration::from_secs(60), now);
-        assert!(!walk.take(now));
+        assert_eq!(walk.take(now), None);
         let mut waits = vec![];
-        for _ in 0..12 {
+        for number in 0..12 {
             let due = walk.next_due().expect("none is running");
             waits.push(due - now);
             now = due;
-            assert!(walk.take(now));
-            assert!(!walk.take(now + Duration::from_secs(600)), "one at a time");
+            assert_eq!(walk.take(now), Some(number));
+            let later = now + Duration::from_secs(600);
+            assert_eq!(walk.take(later), None, "one at a time");
             walk.finished();
         }
         assert_eq!(waits[..3], [WALK_WAIT, WALK_WAIT, WALK_WAIT * 2]);

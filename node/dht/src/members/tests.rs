@@ -8,7 +8,9 @@ use supernode_protocol::ids::NodeId;
 use supernode_protocol::node_record::NodeRecord;
 use supernode_protocol::signed::Signed;
 
-use super::{LOOKUP_WAIT, LOOKUP_WAIT_MAX, Members, PROBE_TIMEOUT, PROBE_WAIT, Request};
+use super::{
+    LOOKUP_DEFERRAL, LOOKUP_WAIT, LOOKUP_WAIT_MAX, Members, PROBE_TIMEOUT, PROBE_WAIT, Request,
+};
 
 const REFRESH: Duration = Duration::from_secs(300);
 
@@ -160,4 +162,18 @@ fn several_silent_connections_start_one_row_of_probes() {
     assert_eq!(members.poll(now + PROBE_WAIT, 8), probe(node));
     members.probe_failed(node, now + PROBE_WAIT);
     assert_eq!(members.poll(now + PROBE_WAIT, 8), [Request::Forget(node)]);
+}
+
+#[test]
+fn lookups_there_was_no_room_for_do_not_slow_the_row() {
+    let mut now = Instant::now();
+    let (mut members, node, _) = one_member(now);
+    for _ in 0..10 {
+        assert_eq!(members.poll(now, 8), [Request::Lookup(node)]);
+        members.lookup_deferred(node, now);
+        assert_eq!(members.next_wake(), Some(now + LOOKUP_DEFERRAL));
+        now += LOOKUP_DEFERRAL;
+    }
+    assert_eq!(members.poll(now, 8), [Request::Lookup(node)]);
+    assert_eq!(members.next_wake(), Some(now + LOOKUP_WAIT));
 }
