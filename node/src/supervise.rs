@@ -10,12 +10,23 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// First pause before a failed task is started again; it doubles from there.
-const PAUSE: Duration = Duration::from_millis(200);
-/// Starts of one task within [`WINDOW`] before it is given up.
-const STARTS_MAX: usize = 6;
-/// Failures further apart than this are not one trouble.
-const WINDOW: Duration = Duration::from_secs(600);
+/// How often a failed task is started again.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// The first pause before it is; it doubles from there.
+    pub pause: Duration,
+    /// Starts within `window` before it is given up.
+    pub starts_max: usize,
+    /// Failures further apart than this are not one trouble.
+    pub window: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let window = Duration::from_secs(600);
+        Self { pause: Duration::from_millis(200), starts_max: 6, window }
+    }
+}
 
 /// Where tasks that were given up are reported; the first report ends the node.
 #[derive(Debug, Clone)]
@@ -42,43 +53,54 @@ pub fn supervise<F, T>(
     name: &'static str,
     cancel: CancellationToken,
     alarm: Alarm,
-    mut start: F,
+    start: F,
 ) -> JoinHandle<()>
 where
     F: FnMut() -> T + Send + 'static,
     T: Future<Output = Result<(), String>> + Send + 'static,
 {
-    tokio::spawn(async move {
-        let mut starts: Vec<Instant> = Vec::new();
-        loop {
-            let now = Instant::now();
-            starts.retain(|at| now - *at < WINDOW);
-            starts.push(now);
-            // A task of its own, so that its panic ends there.
-            let mut task = AbortOnDrop(tokio::spawn(start()));
-            let ended = tokio::select! {
-                ended = &mut task.0 => ended,
-                () = cancel.cancelled() => return,
-            };
-            let reason = match ended {
-                Ok(Ok(())) => return,
-                Ok(Err(reason)) => reason,
-                Err(_) => "it panicked; the log above says where".to_owned(),
-            };
-            if starts.len() >= STARTS_MAX {
-                tracing::error!(task = name, %reason, "a task keeps failing and is given up");
-                alarm.raise(format!("{name} keeps failing: {reason}"));
-                return;
-            }
-            let exponent = u32::try_from(starts.len() - 1).unwrap_or(u32::MAX);
-            let pause = PAUSE * 2_u32.saturating_pow(exponent);
-            tracing::error!(task = name, %reason, ?pause, "a task failed and is started again");
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = cancel.cancelled() => return,
-            }
+    tokio::spawn(keep_alive(name, cancel, alarm, Patience::default(), start))
+}
+
+async fn keep_alive<F, T>(
+    name: &'static str,
+    cancel: CancellationToken,
+    alarm: Alarm,
+    patience: Patience,
+    mut start: F,
+) where
+    F: FnMut() -> T + Send + 'static,
+    T: Future<Output = Result<(), String>> + Send + 'static,
+{
+    let mut starts: Vec<Instant> = Vec::new();
+    loop {
+        let now = Instant::now();
+        starts.retain(|at| now - *at < patience.window);
+        starts.push(now);
+        // A task of its own, so that its panic ends there.
+        let mut task = AbortOnDrop(tokio::spawn(start()));
+        let ended = tokio::select! {
+            ended = &mut task.0 => ended,
+            () = cancel.cancelled() => return,
+        };
+        let reason = match ended {
+            Ok(Ok(())) => return,
+            Ok(Err(reason)) => reason,
+            Err(_) => "it panicked; the log above says where".to_owned(),
+        };
+        if starts.len() >= patience.starts_max {
+            tracing::error!(task = name, %reason, "a task keeps failing and is given up");
+            alarm.raise(format!("{name} keeps failing: {reason}"));
+            return;
         }
-    })
+        let exponent = u32::try_from(starts.len() - 1).unwrap_or(u32::MAX);
+        let pause = patience.pause * 2_u32.saturating_pow(exponent);
+        tracing::error!(task = name, %reason, ?pause, "a task failed and is started again");
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = cancel.cancelled() => return,
+        }
+    }
 }
 
 /// A task that ends with whoever waits for it.
@@ -94,48 +116,55 @@ impl Drop for AbortOnDrop {
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     use tokio_util::sync::CancellationToken;
 
-    use super::{Alarm, STARTS_MAX, supervise};
+    use super::{Alarm, Patience, keep_alive};
 
-    #[tokio::test(start_paused = true)]
+    const HASTY: Patience = Patience {
+        pause: Duration::from_micros(1),
+        starts_max: 4,
+        window: Duration::from_secs(600),
+    };
+
+    #[tokio::test]
     async fn a_task_that_panics_is_started_again() {
         let (alarm, mut raised) = Alarm::new();
         let starts = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&starts);
-        let task = supervise("test", CancellationToken::new(), alarm, move || {
+        let task = keep_alive("test", CancellationToken::new(), alarm, HASTY, move || {
             let start = counted.fetch_add(1, Ordering::Relaxed);
             async move {
                 assert!(start > 1, "the first two starts fail");
                 Ok(())
             }
         });
-        task.await.expect("the supervisor does not panic");
+        task.await;
         assert_eq!(starts.load(Ordering::Relaxed), 3);
         assert!(raised.try_recv().is_err(), "no alarm");
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_task_that_keeps_failing_raises_the_alarm() {
         let (alarm, mut raised) = Alarm::new();
         let starts = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&starts);
-        let task = supervise("test", CancellationToken::new(), alarm, move || {
+        let task = keep_alive("test", CancellationToken::new(), alarm, HASTY, move || {
             counted.fetch_add(1, Ordering::Relaxed);
             async { Err("no disk".to_owned()) }
         });
+        task.await;
         assert_eq!(raised.recv().await.as_deref(), Some("test keeps failing: no disk"));
-        task.await.expect("the supervisor does not panic");
-        assert_eq!(starts.load(Ordering::Relaxed), STARTS_MAX);
+        assert_eq!(starts.load(Ordering::Relaxed), HASTY.starts_max);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn cancelling_ends_the_task() {
         let (alarm, _raised) = Alarm::new();
         let cancel = CancellationToken::new();
-        let task = supervise("test", cancel.clone(), alarm, std::future::pending);
+        let task = keep_alive("test", cancel.clone(), alarm, HASTY, std::future::pending);
         cancel.cancel();
-        task.await.expect("the supervisor does not panic");
+        task.await;
     }
 }

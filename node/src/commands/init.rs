@@ -12,7 +12,7 @@ use supernode_protocol::ids::NodeId;
 
 use super::Given;
 use crate::cli::InitArgs;
-use crate::config::layers::Settings;
+use crate::config::layers::{self, Settings};
 use crate::config::{self, ClientConfig, NodeConfig, Overlay, template};
 use crate::exit::Failure;
 use crate::identity::{Identity, IdentityError};
@@ -96,8 +96,7 @@ fn plan_node(given: Given, args: &InitArgs) -> Result<Plan, Failure> {
         values.push(Overlay::flag("data_dir", dir, "--data-dir"));
     }
     let text = template::fill::<NodeConfig>(template::NODE, &values)?;
-    let mut node: NodeConfig = toml::from_str(&text).expect("a filled template is a configuration");
-    node.resolve_paths(parent(&config).unwrap_or(Path::new("")));
+    let node: NodeConfig = as_written(&config, &text)?;
     Ok(Plan { config, identity: node.identity_path(), data_dir: Some(node.data_dir), text })
 }
 
@@ -110,10 +109,14 @@ fn plan_client(given: Given, args: &InitArgs) -> Result<Plan, Failure> {
     let mut values = vec![Overlay::flag("identity_file", "client.key", "--client")];
     values.extend(given.set);
     let text = template::fill::<ClientConfig>(template::CLIENT, &values)?;
-    let mut client: ClientConfig =
-        toml::from_str(&text).expect("a filled template is a configuration");
-    client.resolve_paths(parent(&config).unwrap_or(Path::new("")));
+    let client: ClientConfig = as_written(&config, &text)?;
     Ok(Plan { config, identity: client.identity_file, data_dir: None, text })
+}
+
+/// The settings as they will be read from the file, relative paths and all.
+fn as_written<T: Settings>(path: &Path, text: &str) -> Result<T, Failure> {
+    let file = config::File { path: path.to_owned(), text: text.to_owned() };
+    Ok(layers::load(Some(&file), &[])?)
 }
 
 fn refuse_to_overwrite(plan: &Plan) -> Result<(), Failure> {

@@ -2,6 +2,7 @@
 //! `store …`: looking at, checking and mending the data directory of a stopped node.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -25,7 +26,11 @@ pub fn run(given: &Given, command: &StoreCommand) -> Result<(), Failure> {
     }
 }
 
-/// The directory that is meant. One without segments was never a node's.
+/// What a store leaves in its directory, even one that nothing was ever put into.
+const MARKS: [&str; 2] = ["lock", "index"];
+
+/// The directory that is meant. One without any trace of a store was never a node's, and looking
+/// at it must not make it one.
 fn directory(given: &Given, args: &StoreDirArgs) -> Result<PathBuf, Failure> {
     let path = match &args.data_dir {
         Some(path) => path.clone(),
@@ -34,10 +39,13 @@ fn directory(given: &Given, args: &StoreDirArgs) -> Result<PathBuf, Failure> {
     let shown = path.display();
     let entries = fs::read_dir(&path)
         .map_err(|error| Failure::usage(format_args!("data directory {shown}: {error}")))?;
-    let is_segment = |path: &Path| path.extension().is_some_and(|extension| extension == "seg");
-    if !entries.flatten().any(|entry| is_segment(&entry.path())) {
+    let is_mark = |name: &OsStr| {
+        Path::new(name).extension().is_some_and(|extension| extension == "seg")
+            || MARKS.iter().any(|mark| name == *mark)
+    };
+    if !entries.flatten().any(|entry| is_mark(&entry.file_name())) {
         return Err(Failure::usage(format_args!(
-            "{shown} holds no segments (*.seg); name a node's data directory"
+            "{shown} holds no segments (*.seg) and no index; name a node's data directory"
         )));
     }
     Ok(path)

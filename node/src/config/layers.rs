@@ -161,7 +161,13 @@ fn decode_file<T: Settings>(file: &File) -> Result<T, ConfigError> {
         key,
         problem,
     };
-    let syntax = |error: toml::de::Error| fail(error.span(), None, plain(error.message()));
+    let syntax = |error: toml::de::Error| {
+        let found = error.span().and_then(|span| file.text.get(span)).unwrap_or_default().trim();
+        let short = !found.is_empty() && found.len() <= 40 && !found.contains('\n');
+        let problem = plain(error.message());
+        let problem = if short { format!("{problem} at `{found}`") } else { problem };
+        fail(error.span(), None, problem)
+    };
     let table = DeTable::parse(&file.text).map_err(syntax)?;
     if let Some(unknown) = first_unknown::<T>(table.get_ref(), &schema::<T>(), "") {
         return Err(fail(Some(unknown.span), Some(unknown.key), unknown.problem));
@@ -171,13 +177,31 @@ fn decode_file<T: Settings>(file: &File) -> Result<T, ConfigError> {
         .map_err(|wrong| fail(Some(wrong.span), Some(wrong.key), wrong.problem))?;
     let text = replace_all(&file.text, edits);
     let table = DeTable::parse(&text).expect("a number is put where a text was");
-    toml::from_str(&text).map_err(|error| {
+    let written: Table = toml::from_str(&text).expect("it was parsed before");
+    // Over our defaults, not over those of a section's own type, which may differ.
+    let mut merged = Table::try_from(T::default()).expect("settings are tables of plain values");
+    merge(&mut merged, written);
+    merged.try_into().map_err(|error: toml::de::Error| {
+        // Only the text itself knows places.
+        let error = toml::from_str::<T>(&text).err().unwrap_or(error);
         let key = error.span().and_then(|span| key_at(table.get_ref(), span.start, ""));
-        // A number may be longer than its text; lines and what stands before it are where they were.
+        // A number may be longer than its text; lines and what is before it are where they were.
         let position = error.span().map(|span| position(&text, span.start));
         let origin = Origin::File { path: file.path.clone(), position };
         ConfigError { origin, key, problem: plain(error.message()) }
     })
+}
+
+/// Puts the values of `over` in place of those of `under`, section by section.
+fn merge(under: &mut Table, over: Table) {
+    for (name, value) in over {
+        match (under.get_mut(&name), value) {
+            (Some(Value::Table(under)), Value::Table(over)) => merge(under, over),
+            (_, value) => {
+                under.insert(name, value);
+            }
+        }
+    }
 }
 
 /// A key that is wrong, and where it stands.

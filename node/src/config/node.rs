@@ -174,7 +174,8 @@ impl Settings for NodeConfig {
     }
 
     fn resolve_paths(&mut self, directory: &Path) {
-        self.data_dir = directory.join(&self.data_dir);
+        // Through its components, because nobody can make a directory `node/.`.
+        self.data_dir = directory.join(&self.data_dir).components().collect();
     }
 }
 

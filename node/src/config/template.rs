@@ -92,7 +92,7 @@ mod tests {
         let values = [
             Overlay::flag("data_dir", "d \"quoted\"", "--data-dir"),
             Overlay::flag("network.region", "FIRST", "--set"),
-            Overlay::flag("network.bootstrap", "/ip4/1.2.3.4/tcp/1,/ip4/1.2.3.5/tcp/2", "--set"),
+            Overlay::flag("dht.listen", "/ip4/1.2.3.4/tcp/1,/ip4/1.2.3.5/tcp/2", "--set"),
             Overlay::flag("network.region", "APAC", "--set"),
             Overlay::flag("storage.capacity_bytes", "2TiB", "--set"),
         ];
@@ -101,7 +101,7 @@ mod tests {
         let filled: NodeConfig = load(Some(&file(&text)), &[]).expect("still valid");
         assert!(filled.data_dir.ends_with("d \"quoted\""));
         assert_eq!(filled.network.region, "APAC");
-        assert_eq!(filled.network.bootstrap.len(), 2);
+        assert_eq!(filled.dht.listen.len(), 2);
         assert_eq!(filled.storage.capacity_bytes, 2 << 40);
         assert_eq!(filled.relay, NodeConfig::default().relay);
         let comments = |text: &str| text.lines().filter(|line| line.starts_with('#')).count();

@@ -153,3 +153,14 @@ fn a_rule_of_a_crate_is_told_with_the_key_of_the_file() {
     let error = file_error("[network]\nbootstrap = [\"/ip4/8.8.8.8/tcp/1\"]\n");
     assert!(error.contains("line 2, column 13: network.bootstrap: "), "{error}");
 }
+
+#[test]
+fn what_a_section_leaves_out_keeps_the_nodes_default() {
+    let config: NodeConfig =
+        load(Some(&file("[dht]\nallow_private_addresses = true\n[relay]\nwriters = []\n")), &[])
+            .expect("a usual file");
+    let defaults = NodeConfig::default();
+    assert_eq!(config.dht.listen, defaults.dht.listen);
+    assert_eq!(config.relay, defaults.relay);
+    assert!(config.dht.allow_private_addresses);
+}
