@@ -14,14 +14,21 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 ///
 /// # Panics
 /// If `probe` gives nothing until `deadline` has passed.
-pub fn eventually<T>(what: &str, deadline: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+#[track_caller]
+pub fn eventually<T>(what: &str, deadline: Duration, probe: impl FnMut() -> Option<T>) -> T {
+    let value = before(deadline, probe);
+    value.unwrap_or_else(|| panic!("waited in vain for {what}, {deadline:?} long"))
+}
+
+/// The same for those that can go on without: nothing when the deadline has passed.
+pub fn before<T>(deadline: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let started = Instant::now();
     loop {
         // Asked before the clock is read, so that a slow machine gets its last probe.
-        if let Some(value) = probe() {
+        let value = probe();
+        if value.is_some() || started.elapsed() >= deadline {
             return value;
         }
-        assert!(started.elapsed() < deadline, "waited in vain for {what}, {deadline:?} long");
         thread::sleep(POLL_INTERVAL);
     }
 }
