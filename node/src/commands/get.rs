@@ -54,7 +54,7 @@ pub fn run(given: &Given, args: &GetArgs) -> Result<(), Failure> {
         let progress = output.progress("get", None);
         let fetch = Fetch { network: &network, cid, range, progress: &progress };
         let fetched = match target {
-            None => fetch.into_writer(tokio::io::stdout()).await,
+            None => fetch.write_to(tokio::io::stdout()).await,
             Some(target) => target.fill(&fetch).await,
         };
         progress.finish();
@@ -85,7 +85,7 @@ struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
-    async fn into_writer<W: AsyncWrite + Unpin + Send>(
+    async fn write_to<W: AsyncWrite + Unpin + Send>(
         &self,
         writer: W,
     ) -> Result<GetReport, Failure> {
@@ -145,11 +145,11 @@ impl Target {
         match self {
             Self::Special { path } => {
                 let file = File::options().write(true).open(&path).await;
-                fetch.into_writer(file.map_err(|error| cannot_write(&path, &error))?).await
+                fetch.write_to(file.map_err(|error| cannot_write(&path, &error))?).await
             }
             Self::Named { path, file, gathering } => {
                 let mut file = File::from_std(file);
-                let report = fetch.into_writer(&mut file).await?;
+                let report = fetch.write_to(&mut file).await?;
                 file.sync_all().await.map_err(|error| cannot_write(&path, &error))?;
                 gathering.persist(&path).map_err(|error| cannot_write(&path, &error.error))?;
                 let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
