@@ -9,19 +9,19 @@ import struct
 import sys
 from dataclasses import dataclass, field
 
-SEGMENT_HEADER_BYTES = 4096
+SEGMENT_HEADER_BYTES = 8192
 SEGMENT_VERSION = 1
 RECORD_VERSION = 1
 RECORD_ALIGN = 64
 LARGE_PAYLOAD_BYTES = 64 << 10
 PAYLOAD_ALIGN = 4096
 
-# Segment header: magic, version, number, tag, node, first sequence, end and number of the
-# predecessor, zeros, CRC32C of all that.
+# The segment header, of which two blocks of 4096 bytes hold a copy each: magic, version, number,
+# tag, node, first sequence, end and number of the predecessor, zeros, CRC32C of all that.
 SEGMENT_HEADER = struct.Struct("<8sIIQ32sQQI48xI")
-# Record header: magic, version, kind, zeros, tag, offset, sequence, running seconds, lengths of
-# meta, outboard and payload, id, CRC32C of the meta, CRC32C of all that.
-RECORD_HEADER = struct.Struct("<4sBB2xQQQQIIQ32sII")
+# Record header: magic, version, kind, zeros, tag, offset, sequence, running seconds, records not
+# known to be durable, lengths of meta, outboard and payload, id, CRC32C of the meta, CRC32C of all.
+RECORD_HEADER = struct.Struct("<4sBB2xQQQIIIIQ32sII")
 
 SHARD, SLOT, COMMIT, LEASE, TOMBSTONE = 1, 2, 5, 7, 8
 
@@ -141,7 +141,7 @@ def cid_hash(text):
 def segment_header(path):
     with path.open("rb") as segment:
         block = segment.read(SEGMENT_HEADER_BYTES)
-    for start in (0, 2048):
+    for start in (0, 4096):
         copy = block[start : start + SEGMENT_HEADER.size]
         if len(copy) < SEGMENT_HEADER.size or copy[:8] != b"SNSEGMNT":
             continue
@@ -168,7 +168,8 @@ def records(path, tag, end):
                     return
                 raise BadFormat(f"{path}: no record at {at}, but the log goes on to {end}")
             magic, version, kind, its_tag, its_offset, *rest = RECORD_HEADER.unpack(raw)
-            _sequence, _running, meta_len, outboard_len, payload_len, subject, meta_crc, _ = rest
+            _sequence, _running, _unsynced, *rest = rest
+            meta_len, outboard_len, payload_len, subject, meta_crc, _ = rest
             if (magic, version, its_tag, its_offset) != (b"SNRC", RECORD_VERSION, tag, at):
                 raise BadFormat(f"{path}: the record at {at} belongs elsewhere")
             meta = segment.read(meta_len)
