@@ -55,7 +55,7 @@ impl Actor {
     /// Starts the threads.
     pub(crate) fn spawn(self) -> Result<(), StoreError> {
         let failed = |error| StoreError::io("start the store's threads", error);
-        let (stop_index, stopped) = std_mpsc::channel::<()>();
+        let (stop_index, stopped) = std_mpsc::sync_channel::<()>(1);
         let overlay = Arc::clone(&self.overlay);
         let index_thread = Builder::new()
             .name("store-index".to_owned())
@@ -73,7 +73,7 @@ impl Actor {
     fn supervise(
         mut self,
         runtime: &tokio::runtime::Runtime,
-        stop_index: std_mpsc::Sender<()>,
+        stop_index: std_mpsc::SyncSender<()>,
         index_thread: JoinHandle<()>,
     ) {
         let outcome = catch_unwind(AssertUnwindSafe(|| {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The one writer of a store: decides, appends, syncs, publishes, answers. Synchronous, without a
-//! clock and without threads, so that tests drive every step of it; [`crate::actor`] gives it both.
+//! clock and without threads, so that tests drive every step of it; the storage actor has both.
 //!
 //! The order is the contract:
 //!

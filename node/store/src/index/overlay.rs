@@ -180,7 +180,7 @@ impl Overlay {
         !self.room.wait_while_for(&mut guard, full, timeout).timed_out()
     }
 
-    fn get_layered(&self, key: &[u8], unsynced: bool) -> Result<Option<Vec<u8>>, IndexError> {
+    fn layered(&self, key: &[u8], unsynced: bool) -> Result<Option<Vec<u8>>, IndexError> {
         let layered = self.layers.read().get(key, unsynced);
         layered.map_or_else(|| self.index()?.get(key), Ok)
     }
@@ -226,7 +226,7 @@ fn merge(below: Pairs, changes: Changes, limit: usize, fetched_max: usize) -> Pa
 
 impl KvRead for Overlay {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
-        self.get_layered(key, self.relaxed)
+        self.layered(key, self.relaxed)
     }
 
     fn range(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Pairs, IndexError> {
@@ -251,7 +251,7 @@ impl KvRead for Staged<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
         match self.changes.get(key) {
             Some(value) => Ok(value.clone()),
-            None => self.overlay.get_layered(key, true),
+            None => self.overlay.layered(key, true),
         }
     }
 

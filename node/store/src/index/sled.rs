@@ -272,3 +272,6 @@ impl Index for SledIndex {
             .map_err(|error| IndexError::new(format!("cannot sync the index: {error}")))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use crate::record::{Draft, Encoded, Position, RECORD_ALIGN, to_len};
 /// Appends records to the newest segment and begins new ones. Owned by the writer alone.
 ///
 /// Any error of a write or a sync closes the segment at the last position that is known to be
-/// good; [`Log::rotate`] then states that position in the next segment's header.
+/// good; the next segment's header then states that position.
 pub struct Log {
     segments: Arc<Segments>,
     node: NodeId,
