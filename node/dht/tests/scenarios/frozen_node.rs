@@ -16,9 +16,9 @@ fn watchful(bootstrap: &[String]) -> DhtConfig {
 
 /// A node on a thread of its own that stands still from the first message on the channel until the
 /// second.
-fn freezable(config: DhtConfig) -> (Dht, mpsc::Sender<()>) {
-    let (handle, started) = mpsc::channel();
-    let (freeze, frozen) = mpsc::channel();
+fn freezable(config: DhtConfig) -> (Dht, mpsc::SyncSender<()>) {
+    let (handle, started) = mpsc::sync_channel(1);
+    let (freeze, frozen) = mpsc::sync_channel(1);
     std::thread::spawn(move || {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
