@@ -4,12 +4,15 @@
 //! by an acknowledgement. The relaxed mode, which promises less, is seen to be different.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use supernode_tests::eventually::eventually;
 use supernode_tests::network::{Network, Shape};
-use supernode_tests::program::{Client, Ended};
+use supernode_tests::process;
+use supernode_tests::program::{Client, Ended, Guarded, PATIENCE};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_supernode-under-test");
 /// Far longer than all else that a small put does.
@@ -27,11 +30,12 @@ fn an_acknowledgement_follows_the_fdatasync() {
     for (durability, waits) in [("batched", true), ("strict", true), ("relaxed", false)] {
         let log = network.path(&format!("{durability}.strace"));
         let delay = format!("inject=fdatasync:delay_exit={}", DELAY.as_micros());
-        let setting = ("SUPERNODE_STORAGE__DURABILITY", durability);
-        network.restart_below(0, &tracer(&log, &delay), &[setting]);
+        network.restart_with(0, &[("SUPERNODE_STORAGE__DURABILITY", durability)]);
+        let mut tracer = trace(&network, &log, &delay);
         let ended = put(&client, &network.path(""), durability).expect(0);
         let heard = now();
         network.stop_node(0);
+        tracer.wait(PATIENCE);
 
         let calls = calls(&fs::read_to_string(&log).expect("strace has a log"));
         let writes = segment_writes(&calls, heard);
@@ -57,16 +61,16 @@ fn nothing_is_acknowledged_when_the_fdatasync_fails() {
     let mut network = Network::start_as(PROGRAM, &Shape { nodes: 1, ..Shape::default() });
     let client = network.client();
     let before = put(&client, &network.path(""), "before").expect(0).text().to_owned();
-    network.stop_node(0);
 
     let log = network.path("failing.strace");
-    network.restart_below(0, &tracer(&log, "inject=fdatasync:error=EIO"), &[]);
+    let mut tracer = trace(&network, &log, "inject=fdatasync:error=EIO");
     let ended = put(&client, &network.path(""), "failing");
     println!("with a failing disk: {ended:?}");
     assert!(ended.stdout.is_empty(), "no CID for what is not stored");
     let line = ended.refusal(1);
     client.fetch_exact(&before, &network.path(""), b"before");
-    network.stop_node(0);
+    network.kill(&[0]);
+    tracer.wait(PATIENCE);
     let failed = fs::read_to_string(&log).expect("strace has a log");
     assert!(failed.contains("EIO"), "it failed for another reason: {line}");
 
@@ -78,10 +82,22 @@ fn nothing_is_acknowledged_when_the_fdatasync_fails() {
     network.stop();
 }
 
-fn tracer<'a>(log: &'a Path, inject: &'a str) -> Vec<&'a str> {
-    let log = log.to_str().expect("temporary directories are named in ASCII");
-    let all = ["strace", "-f", "-qq", "-ttt", "-y", "-s", "0", "-e", "signal=none"];
-    all.into_iter().chain(["-e", CALLS, "-e", inject, "-o", log]).collect()
+/// Attaches strace to the node, which must not wait for it when it opens its files.
+fn trace(network: &Network, log: &Path, inject: &str) -> Guarded {
+    let said = log.with_extension("said");
+    let node = network.nodes[0].pid.to_string();
+    let strace = ["strace", "-f", "-ttt", "-y", "-s", "0", "-e", "signal=none", "-e", CALLS];
+    let mut words = process::as_root().iter().copied().chain(strace);
+    let mut command = Command::new(words.next().expect("there are words"));
+    command.args(words).args(["-e", inject, "-p", &node, "-o"]).arg(log);
+    command.stderr(File::create(&said).expect("an own directory"));
+    let mut tracer = Guarded::spawn(&mut command);
+    eventually("strace to attach", PATIENCE, || {
+        let said = fs::read_to_string(&said).expect("strace has a stderr");
+        assert!(tracer.status().is_none(), "strace has ended: {said}");
+        said.contains(" attached").then_some(())
+    });
+    tracer
 }
 
 /// One copy on one node; the content is the name, so that no two runs share anything.

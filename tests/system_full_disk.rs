@@ -10,6 +10,7 @@ use std::process::Command;
 
 use rustix::process::geteuid;
 use supernode_tests::network::{Network, Shape};
+use supernode_tests::process;
 use supernode_tests::program::{Client, Ended};
 use supernode_tests::random::Seeded;
 
@@ -47,10 +48,8 @@ impl Drop for Disk {
     }
 }
 
-/// The second tier may ask for root; where it cannot have it, it fails.
 fn as_root(words: &[&str], path: &Path) {
-    let sudo: &[&str] = if geteuid().is_root() { &[] } else { &["sudo", "-n"] };
-    let mut words = sudo.iter().chain(words);
+    let mut words = process::as_root().iter().chain(words);
     let mut command = Command::new(words.next().expect("there are words"));
     let status = command.args(words).arg(path).status().expect("the command exists");
     assert!(status.success(), "{command:?} needs root");
@@ -84,6 +83,8 @@ fn a_full_disk_refuses_and_recovers() {
     let filler = data_dir.join("filler");
     let mut file = File::create(&filler).expect("there is room for it");
     file.write_all(&random.bytes(FILLER_BYTES)).expect("there is room for it");
+    // An open file keeps its room even when it is deleted.
+    drop(file);
 
     let line = put(&client, &dir, &refused).refusal(4);
     assert!(line.contains("full") && line.contains("reserve"), "{line}");

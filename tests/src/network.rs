@@ -211,8 +211,7 @@ impl Network {
     /// # Panics
     /// If it does not become ready.
     pub fn restart(&mut self, position: usize) {
-        self.respawn(position);
-        self.await_ready(position);
+        self.restart_with(position, &[]);
     }
 
     /// Starts nodes by hand, all at once, and waits until they are ready.
@@ -220,46 +219,32 @@ impl Network {
     /// # Panics
     /// If they do not become ready.
     pub fn restart_all(&mut self, positions: &[usize]) {
-        positions.iter().for_each(|position| self.respawn(*position));
+        positions.iter().for_each(|position| self.spawn_node(*position, &[]));
         positions.iter().for_each(|position| self.await_ready(*position));
     }
 
-    /// Starts a node by hand below another program, such as a tracer, with more settings, and
-    /// waits until it is ready.
+    /// Starts a node by hand with more settings, and waits until it is ready.
     ///
     /// # Panics
     /// If it does not become ready.
-    pub fn restart_below(&mut self, position: usize, wrapper: &[&str], settings: &[(&str, &str)]) {
-        let below = self.spawn_node(position, wrapper, settings);
-        let node = eventually("the node below its wrapper", UP_PATIENCE, || {
-            assert!(process::is_running(below), "{wrapper:?} has ended instead");
-            process::child_of(below)
-        });
-        self.nodes[position].pid = node;
+    pub fn restart_with(&mut self, position: usize, settings: &[(&str, &str)]) {
+        self.spawn_node(position, settings);
         self.await_ready(position);
     }
 
-    fn respawn(&mut self, position: usize) {
-        self.nodes[position].pid = self.spawn_node(position, &[], &[]);
-    }
-
-    fn spawn_node(&mut self, position: usize, wrapper: &[&str], settings: &[(&str, &str)]) -> u32 {
-        let node = &self.nodes[position];
-        let own = node.command.iter().map(String::as_str);
-        let mut words = wrapper.iter().copied().chain(own);
+    fn spawn_node(&mut self, position: usize, settings: &[(&str, &str)]) {
+        let node = &mut self.nodes[position];
+        let (program, arguments) = node.command.split_first().expect("a command has a program");
         let log = node.data_dir.with_file_name("node.log");
         let log = OpenOptions::new().append(true).open(log).expect("the node has a log");
-        let mut command = Command::new(words.next().expect("a command has a program"));
-        command.args(words).env_clear().stdin(Stdio::null());
+        let mut command = Command::new(program);
+        command.args(arguments).env_clear().stdin(Stdio::null());
         command.envs(self.settings.iter().map(|(key, value)| (key, value)));
-        command
-            .envs(settings.iter().copied())
-            .envs(std::env::var_os("PATH").map(|it| ("PATH", it)));
+        command.envs(settings.iter().copied());
         command.stdout(log.try_clone().expect("a second descriptor")).stderr(log);
         let child = Guarded::spawn(&mut command);
-        let pid = child.pid();
+        node.pid = child.pid();
         self.restarted.push(child);
-        pid
     }
 
     fn await_ready(&mut self, position: usize) {

@@ -97,25 +97,10 @@ impl Program {
 
     /// A command of the program, to be changed before it is run.
     pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
-        self.wrapped(&[], arguments)
-    }
-
-    /// The same below another program, such as a tracer with its own arguments.
-    pub fn wrapped<A: AsRef<OsStr>>(
-        &self,
-        wrapper: &[&str],
-        arguments: impl IntoIterator<Item = A>,
-    ) -> Command {
-        let mut words = wrapper.iter().map(OsStr::new).chain([self.path.as_os_str()]);
-        let mut command = Command::new(words.next().expect("the program at least"));
-        command
-            .args(words)
-            .args(arguments)
-            .env_clear()
-            .env("HOME", &self.home)
-            .stdin(Stdio::null());
-        command.envs(env::var_os("PATH").map(|path| ("PATH", path)));
-        command.envs(env::var_os("TMPDIR").map(|path| ("TMPDIR", path)));
+        let mut command = Command::new(&self.path);
+        command.args(arguments).env_clear().env("HOME", &self.home).stdin(Stdio::null());
+        let kept = ["PATH", "TMPDIR"].map(|name| (name, env::var_os(name)));
+        command.envs(kept.into_iter().filter_map(|(name, value)| Some((name, value?))));
         command
     }
 
