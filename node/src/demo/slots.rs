@@ -47,7 +47,8 @@ pub(super) fn read(data_dir: &Path) -> Result<DiskSlots, Failure> {
                 let slots = uploads.entry(placed.holder.upload).or_default();
                 slots.insert(placed.slot, shard);
                 if matches!(found.body, Body::Shard(_)) {
-                    let start = found.header.shape.payload_start(found.at.offset);
+                    let at = found.at.offset;
+                    let start = at + found.header.shape.payload_start(at);
                     let len = found.header.shape.payload_len;
                     payloads.push((shard, found.at.segment, start, len));
                 }
