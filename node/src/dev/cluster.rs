@@ -117,8 +117,7 @@ impl Cluster {
             let ended = self
                 .children
                 .iter_mut()
-                .filter(|running| running.name == plan.name)
-                .next_back()
+                .rfind(|running| running.name == plan.name)
                 .and_then(|running| running.child.try_wait().ok().flatten());
             if let Some(status) = ended {
                 return Err(Failure::failed(format_args!(
