@@ -73,7 +73,6 @@ fn the_dead_stay_dead(network: &Network, pair: &[usize]) {
 fn three_are_too_many(network: &Network, cid: &str) {
     let output = network.path("lost.out");
     let ended = network.client().get(cid, &output);
-    println!("three dead: {:?}, {}", ended.elapsed, ended.stderr);
     assert!(ended.elapsed < ERROR_WITHIN, "a typed error within the deadline: {ended:?}");
     let line = ended.refusal(1);
     assert!(line.contains(cid), "the error names the object: {line}");
