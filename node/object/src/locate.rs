@@ -14,9 +14,10 @@ use supernode_client::{GroupAnswer, Peer};
 use supernode_protocol::ids::{Cid, NodeId};
 use supernode_protocol::manifest::{GroupSpan, Page, Root};
 use supernode_protocol::node_record::NodeRecord;
+use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
 
-use crate::network::{Directory, Holders, patiently, peer};
+use crate::network::{Directory, HolderError, Holders, patiently, peer};
 use crate::{GetError, Objects};
 
 /// An object that nobody has shown after so long is reported as not found.
@@ -40,11 +41,34 @@ pub(crate) struct Holding {
     pub(crate) records: BTreeMap<NodeId, NodeRecord>,
     /// Nodes that answered at once; they are asked first.
     pub(crate) prompt: BTreeSet<NodeId>,
+    /// What became of the others, once somebody had to ask: node to why it does not answer.
+    late: OnceCell<BTreeMap<NodeId, HolderError>>,
 }
 
 impl Holding {
     pub(crate) fn peer(&self, node: NodeId) -> Option<Peer> {
         self.records.get(&node).map(peer)
+    }
+
+    /// Fails for a node that cannot be reached. Those that did not answer at once are all given
+    /// their time together and once, whoever asks: dead nodes cost a group one time-out.
+    pub(crate) async fn reach<H: Holders>(
+        &self,
+        holders: &H,
+        node: NodeId,
+    ) -> Result<(), HolderError> {
+        if self.prompt.contains(&node) {
+            return Ok(());
+        }
+        let connect_rest = || async {
+            let rest = self.records.values().filter(|record| !self.prompt.contains(&record.node));
+            let peers: Vec<Peer> = rest.map(peer).collect();
+            let attempts = join_all(peers.iter().map(|peer| holders.connect(peer))).await;
+            let failed = attempts.into_iter().filter_map(Result::err);
+            failed.map(|error| (error.node, error)).collect()
+        };
+        let late = self.late.get_or_init(connect_rest).await;
+        late.get(&node).cloned().map_or(Ok(()), Err)
     }
 }
 
@@ -159,7 +183,8 @@ impl<H: Holders, D: Directory> Objects<H, D> {
             let connect = timeout(PROMPT, self.holders.connect(&peer)).await;
             Some((record, connect.is_ok_and(|outcome| outcome.is_ok())))
         });
-        let mut holding = Holding { nodes, records: BTreeMap::new(), prompt: BTreeSet::new() };
+        let (records, prompt) = (BTreeMap::new(), BTreeSet::new());
+        let mut holding = Holding { nodes, records, prompt, late: OnceCell::new() };
         for (record, prompt) in join_all(lookups).await.into_iter().flatten() {
             if prompt {
                 holding.prompt.insert(record.node);

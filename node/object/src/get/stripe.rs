@@ -140,7 +140,11 @@ impl<H: Holders> StripeReader<'_, H> {
     {
         let mut detail = format!("no address of a holder of shard {} is known", source.shard);
         for peer in &source.peers {
-            match patiently(|| ask(peer.clone())).await {
+            let asked = match self.holding.reach(self.holders, peer.node).await {
+                Ok(()) => patiently(|| ask(peer.clone())).await,
+                Err(error) => Err(error),
+            };
+            match asked {
                 Ok(bytes) => return Ok(bytes),
                 Err(error) => {
                     debug!(shard = %source.shard, %error, "a holder did not deliver");
