@@ -202,7 +202,7 @@ impl Network {
         eventually("the end of a node", GONE_PATIENCE, || {
             // Those started by hand are children of this process, which has to collect them.
             self.restarted.retain_mut(|child| child.status().is_none());
-            (!process::is_running(pid)).then_some(())
+            (!process::is_known(pid)).then_some(())
         });
     }
 

@@ -30,6 +30,12 @@ pub fn is_running(pid: u32) -> bool {
     state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
+/// Whether the kernel still knows a process. One that ends looks dead as soon as its first thread
+/// is, while the others still hold files and locks; when its parent has collected it, all is free.
+pub fn is_known(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
 /// A process's arguments, joined by spaces; empty when it has ended.
 pub fn arguments(pid: u32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
