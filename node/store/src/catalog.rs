@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the log means: a pure state machine over an ordered map.
 //!
-//! - [`apply`] takes one record and changes the map. It decides nothing and refuses nothing: what
-//!   may be written is decided before, by the writer's plan. It is total, because a replay after
-//!   damage may lack any record; a slot of a shard that is not there is skipped.
+//! - [`mod@apply`] takes one record and changes the map. It decides nothing and refuses nothing:
+//!   what may be written is decided before, by the writer's plan. It is total, because a replay
+//!   after damage may lack any record; a slot of a shard that is not there is skipped.
 //! - The map holds only what follows from records, never from a clock or a setting, so that a
 //!   rebuild from the log gives the same map as the life that wrote it.
 //! - The same code runs over the index in service, and over a map in memory when a log is dumped
