@@ -303,6 +303,11 @@ impl Drop for Network {
         for pid in process::working_in(self.scratch.path()) {
             process::signal(pid, Signal::KILL);
         }
+        // The directory goes next, and must not be written to meanwhile.
+        self.restarted.clear();
+        let _ = before(GONE_PATIENCE, || {
+            process::working_in(self.scratch.path()).is_empty().then_some(())
+        });
     }
 }
 
