@@ -98,8 +98,10 @@ fn a_full_disk_refuses_and_recovers() {
     network.stop_node(0);
     network.restart(0);
     client.fetch_exact(&later, &dir, &refused);
-    network.stop();
+    // Unmounted before the network's directory is removed, and after the node has left it.
+    network.stop_node(0);
     drop(disk);
+    network.stop();
 }
 
 /// One copy on one node is all that this network can do.
