@@ -25,8 +25,6 @@ const UP_PATIENCE: Duration = Duration::from_secs(120);
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
 /// A killed process is gone by then.
 const GONE_PATIENCE: Duration = Duration::from_secs(20);
-/// What `dev` has stopped has ended so soon after it.
-const ENDED_PATIENCE: Duration = Duration::from_secs(3);
 /// Last lines of a log that are shown when a test fails.
 const LOG_LINES: usize = 15;
 
@@ -265,13 +263,9 @@ impl Network {
         process::signal(self.dev.pid(), Signal::INT);
         let status = self.dev.wait(STOP_PATIENCE);
         assert_eq!(status.code(), Some(0), "dev stops in order: {}", self.talk());
-        // A node lets go of its directory, which `dev` waits for, a moment before it ends.
-        let none = || process::working_in(self.scratch.path()).is_empty().then_some(());
-        if before(ENDED_PATIENCE, none).is_none() {
-            let left = process::working_in(self.scratch.path()).into_iter();
-            let left: Vec<String> = left.map(process::arguments).collect();
-            panic!("dev has ended and left running: {left:?}");
-        }
+        let left = process::working_in(self.scratch.path()).into_iter();
+        let left: Vec<String> = left.map(process::arguments).collect();
+        assert!(left.is_empty(), "dev has ended and left running: {left:?}");
         self.restarted.retain_mut(|child| child.status().is_none());
         assert!(self.restarted.is_empty(), "a node that was restarted by hand still runs");
     }

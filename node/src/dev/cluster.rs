@@ -200,12 +200,28 @@ async fn stop(data_dir: &Path) {
         send(running, Signal::KILL);
         await_free(data_dir, STOP_TIMEOUT).await;
     }
+    // The lock is let go a moment before the process ends.
+    if !until(STOP_TIMEOUT, || has_ended(running)).await {
+        warn!(?running, "a node let go of its directory and still runs");
+    }
 }
 
 /// Waits until nobody holds the directory; false when somebody still does at the deadline.
 async fn await_free(data_dir: &Path, patience: Duration) -> bool {
+    until(patience, || holder(data_dir).is_none()).await
+}
+
+/// Whether a process is gone, or waits only for its parent to notice.
+fn has_ended(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    // The state is the first field after the name, which is in parentheses and may hold any.
+    stat.map_or(true, |stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z")))
+}
+
+/// Looks until something holds; false when it still does not at the deadline.
+async fn until(patience: Duration, holds: impl Fn() -> bool) -> bool {
     let give_up = Instant::now() + patience;
-    while holder(data_dir).is_some() {
+    while !holds() {
         if Instant::now() >= give_up {
             return false;
         }
