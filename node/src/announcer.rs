@@ -106,9 +106,14 @@ impl Announcer {
         let HeldGroup { object, group, page } = held;
         let read = match self.store.group(object, group).await {
             Ok(read) => read,
-            // Released since, or damaged: nothing to announce either way.
-            Err(StoreError::GroupNotFound { .. } | StoreError::Damaged { .. }) => return Ok(None),
-            Err(error) => return Err(error.to_string()),
+            Err(error @ StoreError::Stopped { .. }) => return Err(error.to_string()),
+            // Released since: nothing to announce.
+            Err(StoreError::GroupNotFound { .. }) => return Ok(None),
+            // One unreadable group is no reason to be silent about the others.
+            Err(error) => {
+                tracing::warn!(%object, group, %error, "a group cannot be read to be announced");
+                return Ok(None);
+            }
         };
         let parity_count = match parity_count(&read.root, read.page.as_deref()) {
             Ok(count) => count,

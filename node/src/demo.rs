@@ -23,6 +23,7 @@ use serde::Serialize;
 use self::checks::{Check, Checks};
 use self::story::Story;
 use crate::cli::DemoArgs;
+use crate::dev::StopSignals;
 use crate::exit::Failure;
 use crate::output::{self, Output, Report};
 
@@ -85,11 +86,12 @@ pub async fn run(args: &DemoArgs) -> Result<(), Failure> {
         .prefix("supernode-demo-")
         .tempdir()
         .map_err(|error| Failure::failed(format_args!("no temporary directory: {error}")))?;
+    let mut stop = StopSignals::install()?;
     let mut story = Story::new(scratch.path(), args, output)?;
-    // Ctrl-C during the story ends the children in order too.
+    // A signal during the story ends the children in order too.
     let told = tokio::select! {
         told = story.tell() => told,
-        _ = tokio::signal::ctrl_c() => Err(Failure::failed("interrupted")),
+        () = stop.next() => Err(Failure::failed("interrupted")),
     };
     story.end().await;
     let (report, checks) = story.into_report();

@@ -18,7 +18,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::cluster::Cluster;
 use self::layout::{Layout, NodePlan};
@@ -68,14 +68,12 @@ impl Report for NetworkFile {
 pub async fn run(args: &DevArgs) -> Result<(), Failure> {
     let output = Output::new(args.json.json);
     // Listening for signals first: from here on a Ctrl-C stops what has been started.
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    let mut terminate = listen(SignalKind::terminate())?;
+    let mut stop = StopSignals::install()?;
     let layout = Layout::open(&args.dir, args.nodes)?;
     let mut cluster = Cluster::new(layout);
     let started = tokio::select! {
         started = cluster.start_all() => started.map(Some),
-        _ = interrupt.recv() => Ok(None),
-        _ = terminate.recv() => Ok(None),
+        () = stop.next() => Ok(None),
     };
     let up = match started {
         Ok(Some(network)) => {
@@ -91,7 +89,7 @@ pub async fn run(args: &DevArgs) -> Result<(), Failure> {
         }
         Ok(None) => Ok(()),
         Err(failure) => {
-            cluster.stop_all().await;
+            cluster.stop_started().await;
             return Err(failure);
         }
     };
@@ -103,8 +101,7 @@ pub async fn run(args: &DevArgs) -> Result<(), Failure> {
                         "{name} has ended and stays so; network.json says how to start it"
                     ));
                 }
-                _ = interrupt.recv() => break,
-                _ = terminate.recv() => break,
+                () = stop.next() => break,
             }
         }
     }
@@ -113,7 +110,34 @@ pub async fn run(args: &DevArgs) -> Result<(), Failure> {
     up
 }
 
-fn listen(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
-    signal(kind)
-        .map_err(|error| Failure::failed(format_args!("cannot listen for signals: {error}")))
+/// Ctrl-C, SIGTERM and a terminal that goes away: nodes are in groups of their own and would stay.
+pub struct StopSignals([Signal; 3]);
+
+impl StopSignals {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// When the system does not let us.
+    pub fn install() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| {
+                Failure::failed(format_args!("cannot listen for signals: {error}"))
+            })
+        };
+        Ok(Self([
+            listen(SignalKind::interrupt())?,
+            listen(SignalKind::terminate())?,
+            listen(SignalKind::hangup())?,
+        ]))
+    }
+
+    /// Waits for the next of them.
+    pub async fn next(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
 }

@@ -15,7 +15,7 @@ use supernode_protocol::ids::{Cid, NodeId};
 use supernode_protocol::manifest::{GroupSpan, Page, Root};
 use supernode_protocol::node_record::NodeRecord;
 use tokio::sync::OnceCell;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::network::{Directory, HolderError, Holders, patiently, peer};
 use crate::{GetError, Objects};
@@ -85,7 +85,7 @@ impl<H: Holders, D: Directory> Objects<H, D> {
     pub(crate) async fn locate(&self, cid: Cid) -> Result<Located, GetError> {
         let give_up = Instant::now() + self.locate_timeout;
         loop {
-            let search = self.search(cid, cid, 0, &BTreeSet::new()).await;
+            let search = self.search_until(give_up, cid, (cid, 0), &BTreeSet::new()).await;
             if let Some(answer) = search.answer {
                 let block = answer.root.unwrap_or_default();
                 let root =
@@ -120,7 +120,7 @@ impl<H: Holders, D: Directory> Objects<H, D> {
         loop {
             // A group's holders overlap with the first group's more often than not.
             let hints = located.first.nodes.iter().copied().collect();
-            let search = self.search(page_cid, cid, span.group, &hints).await;
+            let search = self.search_until(give_up, page_cid, (cid, span.group), &hints).await;
             if let Some(answer) = search.answer {
                 let block = answer.page.unwrap_or_default();
                 let page = located
@@ -138,8 +138,29 @@ impl<H: Holders, D: Directory> Objects<H, D> {
         }
     }
 
-    /// Asks everybody who may know `group` of `object`, which is announced under `key`.
-    async fn search(&self, key: Cid, object: Cid, group: u32, hints: &BTreeSet<NodeId>) -> Search {
+    /// One round of asking, cut off at `give_up`: a node that stalls must not hold the rest up.
+    async fn search_until(
+        &self,
+        give_up: Instant,
+        key: Cid,
+        group: (Cid, u32),
+        hints: &BTreeSet<NodeId>,
+    ) -> Search {
+        let search = timeout_at(give_up, self.search(key, group, hints)).await;
+        search.unwrap_or_else(|_| Search {
+            answer: None,
+            named: hints.clone(),
+            detail: "those asked did not answer in time".to_owned(),
+        })
+    }
+
+    /// Asks everybody who may know a group of an object, which is announced under `key`.
+    async fn search(
+        &self,
+        key: Cid,
+        (object, group): (Cid, u32),
+        hints: &BTreeSet<NodeId>,
+    ) -> Search {
         let (providers, members) =
             futures::join!(self.directory.providers(key), self.directory.members());
         let named: BTreeSet<NodeId> = providers.into_iter().chain(hints.iter().copied()).collect();
@@ -163,7 +184,11 @@ impl<H: Holders, D: Directory> Objects<H, D> {
         let mut detail = "no address of them is known".to_owned();
         while let Some(answer) = questions.next().await {
             match answer {
-                Ok(answer) if answer.root.is_some() || !with_root => {
+                // The block that was asked for, and not just any: roots are checked on arrival.
+                Ok(answer)
+                    if answer.root.is_some()
+                        || answer.page.as_deref().is_some_and(|page| Cid::of(page) == key) =>
+                {
                     return Search { answer: Some(answer), named, detail };
                 }
                 Ok(_) => {}

@@ -15,7 +15,7 @@ use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot, UploadId};
 use supernode_protocol::lease::Commit;
 use supernode_protocol::node_record::NodeRecord;
 use supernode_protocol::wire::{Ack, ErrorCode, LeaseEntry};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 /// Why a holder did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,12 +52,12 @@ pub trait Holders: Send + Sync + 'static {
         bytes: Bytes,
     ) -> impl Future<Output = Result<Ack, HolderError>> + Send;
 
-    /// Binds an upload to an object.
+    /// Binds an upload to an object; says how many slots of the group the node has now.
     fn commit(
         &self,
         peer: &Peer,
         commit: Commit,
-    ) -> impl Future<Output = Result<Ack, HolderError>> + Send;
+    ) -> impl Future<Output = Result<u32, HolderError>> + Send;
 
     /// Reads a whole shard.
     fn shard(
@@ -137,7 +137,9 @@ where
     loop {
         match ask().await {
             Err(error) if error.code == Some(ErrorCode::Busy) && Instant::now() < give_up => {
-                sleep(error.retry_after.unwrap_or(BUSY_PAUSE)).await;
+                // A peer names the pause; how long we wait in all is ours to say.
+                let pause = error.retry_after.unwrap_or(BUSY_PAUSE);
+                sleep_until((Instant::now() + pause).min(give_up)).await;
             }
             outcome => return outcome,
         }

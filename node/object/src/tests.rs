@@ -166,6 +166,40 @@ async fn one_full_node_is_replaced_by_others() {
 }
 
 #[tokio::test]
+async fn a_node_that_takes_one_of_its_two_slots_and_dies_is_replaced_for_both() {
+    for number in 0..7 {
+        let memory = Memory::of(7);
+        memory.with(number, |node| node.dies_after = Some(1));
+        let objects = objects(&memory);
+        let bytes = random_bytes(50_000, 11);
+        let report = put(&objects, &bytes).await;
+        assert_eq!(report.slots_stored, 14);
+        let stat = objects.stat(report.cid).await.expect("six nodes hold it");
+        assert!(stat.groups[0].missing.is_empty(), "what was counted is there: {stat:?}");
+        assert_eq!(stat.durability, report.durability);
+    }
+}
+
+#[tokio::test]
+async fn holders_that_lost_the_upload_do_not_count() {
+    let memory = Memory::of(7);
+    (0..7).for_each(|number| memory.with(number, |node| node.loses_uploads = number < 3));
+    let objects = objects(&memory);
+    let error = objects.put(Cursor::new(b"x"), options()).await.expect_err("8 of 14 slots");
+    let survives = SurvivedLosses(None);
+    assert!(matches!(error, PutError::NotDurable { survives: s, .. } if s == survives), "{error}");
+    assert!(memory.nodes().values().all(|node| node.commits.is_empty()), "all are released");
+}
+
+#[tokio::test]
+async fn an_endless_source_is_not_read_when_nobody_takes_it() {
+    let memory = Memory::of(7);
+    (0..7).for_each(|number| memory.with(number, |node| node.refuses = Some(ErrorCode::Refused)));
+    let error = objects(&memory).put(tokio::io::repeat(7), options()).await.expect_err("refused");
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+}
+
+#[tokio::test]
 async fn too_few_commits_fail_the_put_and_release_what_was_committed() {
     let memory = Memory::of(7);
     (0..2).for_each(|number| memory.with(number, |node| node.fails_commits = true));

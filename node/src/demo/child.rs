@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use crate::dev::cluster::without_settings;
 use crate::exit::Failure;
 
 /// A command that has not ended by then never will.
@@ -46,6 +47,7 @@ impl Client {
     ) -> Result<Ended, Failure> {
         let begun = Instant::now();
         let mut command = Command::new(&self.program);
+        without_settings(&mut command);
         command
             .arg("--config")
             .arg(&self.config)

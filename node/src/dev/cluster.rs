@@ -52,6 +52,8 @@ impl Cluster {
     /// When a node cannot be started or does not become ready.
     pub async fn start_all(&mut self) -> Result<NetworkFile, Failure> {
         let plans = self.layout.nodes.clone();
+        // Before anything is started: a network that runs already is somebody's.
+        plans.iter().try_for_each(refuse_if_held)?;
         let mut nodes = Vec::new();
         for plan in plans {
             let pid = self.spawn(&plan)?;
@@ -80,16 +82,13 @@ impl Cluster {
     pub fn spawn(&mut self, plan: &NodePlan) -> Result<u32, Failure> {
         let context =
             |error: std::io::Error| Failure::failed(format_args!("{}: {error}", plan.name));
-        if let Some(pid) = holder(&plan.data_dir) {
-            return Err(Failure::failed(format_args!(
-                "{} is in use by process {pid}; stop it, or choose another directory",
-                plan.data_dir.display()
-            )));
-        }
+        refuse_if_held(plan)?;
         let log_path = self.layout.dir.join(&plan.name).join("node.log");
         let log = OpenOptions::new().create(true).append(true).open(log_path).map_err(context)?;
         let (program, arguments) = plan.command.split_first().expect("a plan names its program");
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        without_settings(&mut command);
+        let child = command
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(context)?)
@@ -168,6 +167,14 @@ impl Cluster {
         self.reap(&plans).await;
     }
 
+    /// Stops the nodes that were started here and leaves others alone.
+    pub async fn stop_started(&mut self) {
+        let ours = |plan: &&NodePlan| self.children.iter().any(|child| child.name == plan.name);
+        let plans: Vec<NodePlan> = self.layout.nodes.iter().filter(ours).cloned().collect();
+        join_all(plans.iter().map(|plan| stop(&plan.data_dir))).await;
+        self.reap(&plans).await;
+    }
+
     /// Collects children that have ended, so that none stays a zombie.
     async fn reap(&mut self, plans: &[NodePlan]) {
         let (ended, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.children)
@@ -181,6 +188,25 @@ impl Cluster {
                 warn!(name = running.name, %error, "cannot wait for a node");
             }
         }
+    }
+}
+
+/// Takes our settings out of a child's environment: they would outrank the file it is given.
+pub fn without_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("SUPERNODE_")) {
+            command.env_remove(name);
+        }
+    }
+}
+
+fn refuse_if_held(plan: &NodePlan) -> Result<(), Failure> {
+    match holder(&plan.data_dir) {
+        None => Ok(()),
+        Some(pid) => Err(Failure::failed(format_args!(
+            "{} is in use by process {pid}; stop it, or choose another directory",
+            plan.data_dir.display()
+        ))),
     }
 }
 

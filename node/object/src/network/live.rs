@@ -14,7 +14,7 @@ use supernode_protocol::lease::Commit;
 use supernode_protocol::node_record::NodeRecord;
 use supernode_protocol::signed::Signed;
 use supernode_protocol::wire::{Ack, LeaseEntry};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
 
 use super::{Directory, HolderError, Holders, peer};
@@ -25,7 +25,7 @@ const MEMBER_SOURCES: usize = 3;
 const FIRST_MEMBER_PATIENCE: Duration = Duration::from_secs(10);
 /// Pause between looks at an empty member table.
 const FIRST_MEMBER_PAUSE: Duration = Duration::from_millis(50);
-/// A node that does not list its members within this time is left out.
+/// What a node has not listed of its members within this time is left out.
 const MEMBERS_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pages of a member list followed at most: half a million nodes.
 const MEMBER_PAGES_MAX: usize = 1024;
@@ -59,8 +59,8 @@ impl Holders for Client {
         Client::put_block(self, peer, upload, cid, bytes).await.map_err(failed(peer))
     }
 
-    async fn commit(&self, peer: &Peer, commit: Commit) -> Result<Ack, HolderError> {
-        Client::commit(self, peer, commit).await.map(|done| done.ack).map_err(failed(peer))
+    async fn commit(&self, peer: &Peer, commit: Commit) -> Result<u32, HolderError> {
+        Client::commit(self, peer, commit).await.map(|done| done.slot_count).map_err(failed(peer))
     }
 
     async fn shard(
@@ -141,9 +141,10 @@ impl LiveDirectory {
 
     async fn members_of(&self, record: &NodeRecord) -> Vec<Signed<NodeRecord>> {
         let mut members: Vec<Signed<NodeRecord>> = Vec::new();
+        let give_up = Instant::now() + MEMBERS_TIMEOUT;
         for _ in 0..MEMBER_PAGES_MAX {
             let after = members.last().map(|member| member.body_unverified().node);
-            match timeout(MEMBERS_TIMEOUT, self.client.members(&peer(record), after)).await {
+            match timeout_at(give_up, self.client.members(&peer(record), after)).await {
                 // Only an empty page ends a listing: a full frame may hold fewer than the limit.
                 Ok(Ok(page)) if page.is_empty() => break,
                 Ok(Ok(page)) => members.extend(page),

@@ -10,6 +10,7 @@ use supernode_protocol::lease::{Commit, LeaseTerms};
 use supernode_protocol::manifest::Manifest;
 use supernode_protocol::placement::PlacementRecord;
 use supernode_protocol::signed::Signed;
+use supernode_protocol::wire::ErrorCode;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -40,7 +41,7 @@ impl<H: Holders, D: Directory> Session<'_, H, D> {
         let account = self.account(&commits);
         let wanted = self.options.tolerate_nodes;
         if account.durability.nodes.0.is_none_or(|survived| survived < wanted) {
-            self.release_everywhere(&commits).await;
+            self.release_everywhere().await;
             return Err(self.not_durable(account.durability));
         }
         let announced = self.await_announcement(manifest.block.cid).await;
@@ -146,7 +147,23 @@ impl<H: Holders, D: Directory> Session<'_, H, D> {
             let put = || holders.put_block(&peer, self.upload, block.cid, block.bytes.clone());
             patiently(put).await?;
         }
-        patiently(|| holders.commit(&peer, commit.clone())).await.map(|_| ())
+        let expected = self.slots_on(node, &commit);
+        let held = patiently(|| holders.commit(&peer, commit.clone())).await?;
+        if held < expected {
+            let message = format!("it committed {held} of the {expected} slots it was sent");
+            return Err(HolderError { node, code: None, retry_after: None, message });
+        }
+        Ok(())
+    }
+
+    /// Slots of the group that the node must have when it commits.
+    fn slots_on(&self, node: NodeId, commit: &Commit) -> u32 {
+        let nodes = &commit.placement.body_unverified().nodes;
+        let is_its = |index: u16| nodes.get(usize::from(index)) == Some(&node);
+        let indexes = nodes.iter().filter(|holder| **holder == node).count();
+        let sent = u32::try_from(indexes).expect("at most 256 shards") * commit.stripe_count;
+        let missing = commit.missing.iter().filter(|slot| is_its(slot.index)).count();
+        sent.saturating_sub(u32::try_from(missing).expect("at most 64 stripes of 256 shards"))
     }
 
     fn account(&self, committed: &[BTreeSet<NodeId>]) -> Account {
@@ -171,7 +188,7 @@ impl<H: Holders, D: Directory> Session<'_, H, D> {
         account
     }
 
-    fn not_durable(&self, durability: Durability) -> PutError {
+    pub(super) fn not_durable(&self, durability: Durability) -> PutError {
         match self.refusal() {
             refusal @ (PutError::Full { .. } | PutError::NotAuthorised { .. }) => refusal,
             _ => {
@@ -186,13 +203,17 @@ impl<H: Holders, D: Directory> Session<'_, H, D> {
         }
     }
 
-    /// A put that failed leaves no lease behind: what was committed is released again.
-    async fn release_everywhere(&self, committed: &[BTreeSet<NodeId>]) {
-        let nodes: BTreeMap<_, _> =
-            committed.iter().flatten().map(|node| (*node, &self.members[node])).collect();
+    /// A put that failed leaves no lease behind: it is released on every node that was asked to
+    /// commit, also on those whose answer never came.
+    async fn release_everywhere(&self) {
+        let asked = self.groups.iter().flat_map(|group| &group.vector);
+        let nodes: BTreeMap<_, _> = asked.map(|node| (*node, &self.members[node])).collect();
         let releases = nodes.into_values().map(|record| async move {
             let peer = peer(record);
-            if let Err(error) = self.objects.holders.release(&peer, self.lease).await {
+            let released = patiently(|| self.objects.holders.release(&peer, self.lease)).await;
+            if let Err(error) = released
+                && error.code != Some(ErrorCode::NotFound)
+            {
                 warn!(node = %record.node, error = %error.message, "a lease of a failed put stays \
                       until it expires");
             }

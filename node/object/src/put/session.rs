@@ -19,6 +19,7 @@ use tracing::{debug, info};
 
 use super::PutOptions;
 use super::source::EncodedStripe;
+use crate::Durability;
 use crate::network::{Directory, HolderError, Holders, patiently, peer};
 use crate::placement::{Candidate, PlacementKey, place, rank, replacement};
 use crate::{Objects, PutError};
@@ -99,9 +100,20 @@ impl<'a, H: Holders, D: Directory> Session<'a, H, D> {
                 info!(node = %error.node, error = %error.message, "a node takes no more shards");
                 self.failed.insert(error.node, error);
             }
+            let before = vector.clone();
             if !self.reassign(&mut vector) {
                 break;
             }
+            // What a failed node had already taken of this stripe its replacement needs too.
+            let moved = (0..).zip(before.iter().zip(&vector)).filter(|(_, (old, new))| old != new);
+            unsent.extend(moved.map(|(index, _)| index));
+            unsent.sort_unstable();
+            unsent.dedup();
+        }
+        // Fewer than `k` are of no use to anybody: no need to read the rest of the source.
+        if unsent.len() > self.options.class.parity_count() {
+            let nothing = Durability::of_slots(&[], 1, &HashMap::new());
+            return Err(self.not_durable(nothing));
         }
         self.adopt_vector(key, vector)?;
         let missing = unsent.into_iter().map(|index| Slot { stripe, index });

@@ -24,6 +24,8 @@ pub(super) struct Node {
     /// Dies after so many more shards.
     pub(super) dies_after: Option<usize>,
     pub(super) fails_commits: bool,
+    /// Has lost what was uploaded by the time of the commit.
+    pub(super) loses_uploads: bool,
     pub(super) shards: HashMap<ShardId, Bytes>,
     pub(super) uploads: HashMap<UploadId, BTreeMap<Slot, ShardId>>,
     pub(super) blocks: HashMap<Cid, Bytes>,
@@ -133,7 +135,7 @@ impl Holders for Memory {
         })
     }
 
-    async fn commit(&self, peer: &Peer, commit: Commit) -> Result<Ack, HolderError> {
+    async fn commit(&self, peer: &Peer, commit: Commit) -> Result<u32, HolderError> {
         self.on(peer, |node| {
             node.writable()?;
             if node.fails_commits {
@@ -142,9 +144,15 @@ impl Holders for Memory {
             if !node.blocks.contains_key(&commit.object) {
                 return Err(ErrorCode::BadRequest);
             }
+            if node.loses_uploads {
+                node.uploads.clear();
+            }
             let key = (commit.terms.lease, commit.object, commit.group);
+            let stripes = commit.stripe_first..commit.stripe_first + commit.stripe_count;
+            let slots = node.uploads.get(&commit.upload).into_iter().flatten();
+            let count = slots.filter(|(slot, _)| stripes.contains(&slot.stripe)).count();
             node.commits.insert(key, commit);
-            Ok(Ack { sequence: 1 })
+            Ok(u32::try_from(count).expect("tests are small"))
         })
     }
 
