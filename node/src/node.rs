@@ -74,7 +74,12 @@ struct Parts {
 impl Subject for Parts {
     fn readiness(&self) -> Readiness {
         let relay_listening = !self.relay_ended.load(Ordering::Relaxed);
-        Readiness::of(true, relay_listening, self.dht.ready(), self.stopping.is_cancelled())
+        Readiness::of(
+            self.store.is_open(),
+            relay_listening,
+            self.dht.ready(),
+            self.stopping.is_cancelled(),
+        )
     }
 
     fn metrics(&self) -> Metrics {
@@ -258,10 +263,11 @@ impl Node {
 
 /// Raises the alarm when the DHT or the relay server ends by itself.
 fn watch(parts: &Parts, end: CancellationToken, alarm: Alarm) -> JoinHandle<()> {
-    let (dht, relay) = (parts.dht.clone(), parts.relay.clone());
+    let (store, dht, relay) = (parts.store.clone(), parts.dht.clone(), parts.relay.clone());
     let (stopping, relay_ended) = (parts.stopping.clone(), Arc::clone(&parts.relay_ended));
     tokio::spawn(async move {
         let reason = tokio::select! {
+            () = store.ended() => "the store has ended by itself; the log says why",
             () = dht.stopped() => "the DHT has ended by itself; the log says why",
             () = relay.ended() => {
                 relay_ended.store(true, Ordering::Relaxed);

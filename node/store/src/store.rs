@@ -460,6 +460,16 @@ impl Store {
         self.shared.events.subscribe()
     }
 
+    /// Whether the storage actor runs: false after [`Store::close`], and after it died.
+    pub fn is_open(&self) -> bool {
+        !self.shared.mailbox.is_closed()
+    }
+
+    /// Returns when the storage actor has ended, for whatever reason.
+    pub async fn ended(&self) {
+        self.shared.mailbox.closed().await;
+    }
+
     /// Figures of what is kept; never touches the disk.
     pub fn usage(&self) -> Usage {
         *self.shared.counters.usage.lock()

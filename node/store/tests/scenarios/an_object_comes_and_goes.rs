@@ -25,7 +25,10 @@ async fn an_object_of_two_groups_is_there_until_it_is_released() {
     let usage = store.usage();
     assert_eq!((usage.shards.live.count, usage.live_slots, usage.upload_slots), (18, 18, 0));
     assert_eq!(usage.shards.live.bytes, 18 * 200_704);
+    assert!(store.is_open());
     store.close().await.expect("an orderly stop");
+    store.ended().await;
+    assert!(!store.is_open(), "whoever watches it sees that it has ended");
     assert!(matches!(
         store.has_shard(object.groups[0].shards[0].1).await,
         Err(StoreError::Stopped { .. })
