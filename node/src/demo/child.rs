@@ -47,7 +47,7 @@ impl Client {
     ) -> Result<Ended, Failure> {
         let begun = Instant::now();
         let mut command = Command::new(&self.program);
-        without_settings(&mut command);
+        without_settings(&mut command, &["SUPERNODE_"]);
         command
             .arg("--config")
             .arg(&self.config)

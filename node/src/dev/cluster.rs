@@ -27,6 +27,18 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// Pause between looks at a process or a health page.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
+/// Variables of settings that differ from node to node: inherited, they would make all nodes one,
+/// or the operator's own. Others, such as a capacity, hold for the whole network.
+const OWN_SETTINGS: [&str; 7] = [
+    "SUPERNODE_DATA_DIR",
+    "SUPERNODE_IDENTITY_FILE",
+    "SUPERNODE_NETWORK__",
+    "SUPERNODE_RELAY__LISTEN",
+    "SUPERNODE_RELAY__WRITERS",
+    "SUPERNODE_DHT__LISTEN",
+    "SUPERNODE_HTTP__LISTEN",
+];
+
 /// A network's processes.
 pub struct Cluster {
     /// What is on disk.
@@ -87,7 +99,7 @@ impl Cluster {
         let log = OpenOptions::new().create(true).append(true).open(log_path).map_err(context)?;
         let (program, arguments) = plan.command.split_first().expect("a plan names its program");
         let mut command = Command::new(program);
-        without_settings(&mut command);
+        without_settings(&mut command, &OWN_SETTINGS);
         let child = command
             .args(arguments)
             .stdin(Stdio::null())
@@ -191,10 +203,12 @@ impl Cluster {
     }
 }
 
-/// Takes our settings out of a child's environment: they would outrank the file it is given.
-pub fn without_settings(command: &mut Command) {
+/// Takes settings whose names start like one of `prefixes` out of a child's environment, where
+/// they would outrank the file it is given.
+pub fn without_settings(command: &mut Command, prefixes: &[&str]) {
     for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("SUPERNODE_")) {
+        let is_one = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
+        if name.to_str().is_some_and(is_one) {
             command.env_remove(name);
         }
     }
