@@ -100,7 +100,8 @@ pub fn quic_client(identity: &Identity, network: &str) -> Result<Client, Failure
     Client::new(config).map_err(|error| Failure::of(Exit::Failed, &error))
 }
 
-/// Returns when the user or the system wants the command to end: what it made half is undone then.
+/// Returns when the user or the system wants the command to end. Uploads end by themselves then;
+/// what a put had committed by that moment stays pinned until its lease ends.
 async fn interrupted() -> &'static str {
     let Ok(mut terminate) = signal(SignalKind::terminate()) else { return pending().await };
     let Ok(mut interrupt) = signal(SignalKind::interrupt()) else { return pending().await };
