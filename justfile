@@ -16,7 +16,7 @@ fmt:
 test:
     cargo test --workspace
 
-# the tests that need strace and Prometheus, which are installed where missing
+# the tests that need strace, Prometheus and polkadot.js, which are installed where missing
 test-system:
     .ci/run system
 
