@@ -29,7 +29,7 @@ pub struct ParseIdError {
 }
 
 impl ParseIdError {
-    fn new(kind: &'static str, input: &str, reason: impl fmt::Display) -> Self {
+    pub(crate) fn new(kind: &'static str, input: &str, reason: impl fmt::Display) -> Self {
         Self { kind, input: input.chars().take(80).collect(), reason: reason.to_string() }
     }
 }

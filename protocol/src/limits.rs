@@ -31,3 +31,12 @@ pub const NODE_ADDRESSES_MAX: usize = 8;
 pub const LISTING_ENTRIES_MAX: usize = 512;
 /// A pin lives this long at most before its owner renews it: 30 days.
 pub const PIN_SECONDS_MAX: u64 = 30 * 24 * 3600;
+/// Chunks that one audit asks for at most.
+pub const CHUNKS_PER_AUDIT_MAX: u8 = 32;
+/// Encoded bytes of an audit proof at most: 32 chunks of 1 KiB with 16 siblings each take 49 KiB,
+/// the entry with its 15 neighbours and up to 36 siblings under 2 KiB.
+pub const AUDIT_PROOF_BYTES_MAX: usize = 64 << 10;
+/// Encoded bytes of a span proof at most: 30 neighbours of up to 43 bytes take 1,290; the largest
+/// object has 2^29 slots in 2^25 chunks, so that 48 subtrees of 32 bytes, 1,536 in all, lie beside
+/// a span.
+pub const SPAN_PROOF_BYTES_MAX: usize = 4 << 10;

@@ -27,6 +27,7 @@ use bytes::Bytes;
 use crate::erasure::Codec;
 use crate::geometry;
 use crate::ids::{Cid, ShardId};
+use crate::tree::ShardEntry;
 
 pub use self::builder::{Block, BuildError, Builder, Manifest};
 pub use self::codec::MANIFEST_VERSION;
@@ -177,6 +178,14 @@ impl Page {
         u32::try_from(slots).expect("64 stripes of at most 256 shards")
     }
 
+    /// What the object's list of shards says of the page's slots, in slot order.
+    pub fn entries(&self) -> impl Iterator<Item = ShardEntry> {
+        self.stripes().flat_map(|stripe| {
+            let shard_len = stripe.shard_len;
+            stripe.shards.iter().map(move |id| ShardEntry { id: *id, shard_len })
+        })
+    }
+
     /// Decodes and validates a page block.
     ///
     /// # Errors
@@ -256,6 +265,15 @@ impl Root {
             return Err(ManifestError::PageSums { group });
         }
         Ok(page)
+    }
+
+    /// Slots of all groups before `group`, which is where its own begin in the object's list of
+    /// shards; `None` if there is no such group.
+    pub fn slots_before(&self, group: u32) -> Option<u64> {
+        let Some(pages) = usize::try_from(group).ok()?.checked_sub(1) else { return Some(0) };
+        self.pages.get(pages)?;
+        let between: u64 = self.pages[..pages].iter().map(|page| u64::from(page.slot_count)).sum();
+        Some(u64::from(self.page_0.slot_count()) + between)
     }
 
     /// Slots of the whole object.

@@ -8,6 +8,8 @@
 //! - [`prove_chunk`] and [`verify_chunk`] answer an audit of one chunk of [`CHUNK_BYTES`].
 //! - [`ShardsRootHasher`], [`prove_entry`] and [`verify_entry`] do the same for the list of an
 //!   object's shards, whose root is what the chain keeps.
+//! - [`ShardsTree`] makes a [`SpanProof`] for each group of that list; with it the group's holder
+//!   proves entries ([`prove_entry_in_span`]) without having the list.
 //!
 //! All of it is plain BLAKE3 (its own specification, section 2.1, defines the tree): a shard's id
 //! is what `b3sum` prints for it. Leaves and inner nodes are separated by BLAKE3's flags, and so
@@ -43,6 +45,8 @@ mod hasher;
 mod outboard;
 mod range;
 mod shape;
+mod shards_tree;
+mod span;
 
 #[cfg(test)]
 mod tests;
@@ -55,6 +59,8 @@ pub use self::hasher::TreeHasher;
 pub use self::outboard::{check_outboard, proof_len, range_proof};
 pub use self::range::{RangeVerifier, verify_range};
 pub use self::shape::{align_to_groups, chunk_count, group_count, outboard_len};
+pub use self::shards_tree::ShardsTree;
+pub use self::span::{SpanProof, prove_entry_in_span, verify_span};
 
 /// The unit of BLAKE3 itself and of an audit.
 pub const CHUNK_BYTES: usize = 1024;

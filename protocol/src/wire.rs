@@ -17,6 +17,7 @@ use crate::limits::FRAME_BYTES_MAX;
 use crate::node_record::NodeRecord;
 use crate::placement::PlacementRecord;
 use crate::signed::Signed;
+use crate::tree::SpanProof;
 
 /// The ALPN name; its number is the protocol's version.
 pub const ALPN: &[u8] = b"supernode-shard/1";
@@ -103,6 +104,27 @@ pub enum Request {
     },
     /// What this node keeps. Answered by [`Response::Status`].
     Status,
+    /// What the node holds of an object under the caller's deal lease, signed for the chain.
+    /// Answered by [`Response::Receipt`].
+    Receipt {
+        /// The deal's lease.
+        lease: LeaseId,
+        /// Which object.
+        object: Cid,
+        /// The slots that the deal is to pay this node for, in group order; the receipt is for
+        /// those of them that are here.
+        wanted: Vec<HeldIndexes>,
+    },
+    /// Gives a holder of a group what it needs to prove the group's entries to the object's
+    /// `shards_root`. Answered by [`Response::Stored`].
+    KeepSpan {
+        /// Which object.
+        object: Cid,
+        /// Which group.
+        group: u32,
+        /// What the node checks against the manifest it has.
+        span: Box<SpanProof>,
+    },
 }
 
 /// A part of a shard: `len` bytes from `offset`.
@@ -177,6 +199,37 @@ pub enum Response {
     },
     /// Figures of this node.
     Status(NodeStatus),
+    /// The holder's word for the chain.
+    Receipt(Receipt),
+}
+
+/// A holder's signed word that it keeps what a deal will pay it for.
+///
+/// The signature is over [`crate::deal::ReceiptClaim::message`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The object's list of shards, as the holder read it from the manifest.
+    pub shards_root: [u8; 32],
+    /// Bytes of all slots in `held`.
+    pub bytes: u64,
+    /// Which slots, in group order.
+    pub held: Vec<HeldIndexes>,
+    /// Ed25519, by the holder's identity.
+    #[serde(with = "serde_bytes")]
+    pub signature: Vec<u8>,
+}
+
+/// Slot indexes of one group that a holder has for every stripe of the group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldIndexes {
+    /// The group.
+    pub group: u32,
+    /// Its first stripe, counted over the whole object.
+    pub stripe_first: u32,
+    /// How many stripes it has.
+    pub stripe_count: u32,
+    /// In ascending order.
+    pub indexes: Vec<u16>,
 }
 
 /// Names the durable record behind an acknowledgement: a ledger can be checked against the log.

@@ -10,6 +10,7 @@ use crate::erasure::Codec;
 use crate::geometry::shard_len;
 use crate::ids::{Cid, ShardId};
 use crate::limits::{INLINE_BYTES_MAX, PAGE_EXTENTS_MAX, STRIPE_BYTES_MAX};
+use crate::tree::ShardsTree;
 
 fn stripe(len: u64, data_count: usize, parity_count: usize, seed: u8) -> Stripe {
     let width = u16::try_from(data_count + parity_count).expect("test widths are small");
@@ -206,4 +207,29 @@ fn another_encoding_of_the_same_content_is_refused() {
     let mut newer = manifest.block.bytes.to_vec();
     newer[position + 7] = 2;
     assert_eq!(Root::decode(&newer), Err(ManifestError::Version { version: 2 }));
+}
+
+#[test]
+fn a_page_has_its_part_of_the_list_of_shards() {
+    // Stripes of two widths with something else between them, over three pages.
+    let extents = (0..150_u8).map(|seed| match seed % 3 {
+        0 => Extent::Stripe(stripe(1000, 4, 2, seed)),
+        1 => Extent::Zero { len: 10 },
+        _ => Extent::Stripe(stripe(5000, 10, 4, seed)),
+    });
+    let (manifest, blocks) = build(extents);
+    let root = manifest.root;
+    let mut list = ShardsTree::new();
+    for group in 0..3 {
+        assert_eq!(root.slots_before(group), Some(list.count()), "group {group}");
+        list.start_group();
+        let page = match group.checked_sub(1) {
+            None => root.page_0.clone(),
+            Some(block) => root.open_page(group, &blocks[block as usize].bytes).expect("its block"),
+        };
+        page.entries().for_each(|entry| list.push(entry.id, entry.shard_len));
+    }
+    assert_eq!((list.root(), list.count()), (root.shards_root, root.slot_count()));
+    assert_eq!(root.slots_before(3), None);
+    assert_eq!(root.slots_before(u32::MAX), None);
 }

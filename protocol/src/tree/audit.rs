@@ -17,7 +17,7 @@ use crate::ids::ShardId;
 
 const CHUNKS_PER_GROUP: u64 = (GROUP_BYTES / CHUNK_BYTES) as u64;
 
-/// Why an audit proof was not accepted.
+/// Why the proof of a chunk, an entry or a span was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProofError {
     /// A position that does not exist.
@@ -54,6 +54,29 @@ pub enum ProofError {
         /// Levels between the chunk and the root.
         need: u64,
     },
+    /// Slots that are no part of the object, or none at all.
+    #[error(
+        "{count} slots from {first} on are no span of the object's {slot_count}: ask for a part"
+    )]
+    Span {
+        /// The first slot.
+        first: u64,
+        /// How many.
+        count: u64,
+        /// Slots of the object.
+        slot_count: u64,
+    },
+    /// More or fewer subtrees than there are outside the span.
+    #[error("the proof has {have} subtrees where {need} are outside the span: send all, no more")]
+    Siblings {
+        /// Values in the proof.
+        have: u64,
+        /// Subtrees outside the span.
+        need: u64,
+    },
+    /// Bytes that are no encoding of a span proof, or go on behind one.
+    #[error("these bytes are no span proof: encode it with this version's protocol")]
+    Encoding,
     /// Everything fits, but the root is another one.
     #[error("the proof leads to another root: the bytes or their place are not those audited")]
     Root,

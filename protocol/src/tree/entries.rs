@@ -18,7 +18,7 @@ use crate::ids::ShardId;
 
 /// Bytes of one entry.
 pub const ENTRY_BYTES: usize = 64;
-const ENTRIES_PER_CHUNK: usize = CHUNK_BYTES / ENTRY_BYTES;
+pub(super) const ENTRIES_PER_CHUNK: usize = CHUNK_BYTES / ENTRY_BYTES;
 
 /// What the list says of one slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
