@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The storage actor: a thread of its own (disk I/O blocks) that feeds the [`Writer`] from a
-//! bounded mailbox, and a second one that lets the index follow.
+//! bounded mailbox, a second one that lets the index follow, and a third that gives freed bytes
+//! back to the file system, one slice at a time.
 //!
 //! - The actor owns the writer, and with it every decision about what is written.
 //! - It collects a batch: whatever is in the mailbox, and with batched durability whatever arrives
@@ -20,10 +21,13 @@ use crate::config::{Durability, StoreConfig};
 use crate::disk::DirectoryLock;
 use crate::error::StoreError;
 use crate::index::Overlay;
-use crate::writer::{Answer, Op, Writer};
+use crate::segment::Segments;
+use crate::writer::{Answer, Op, ReclaimJob, Reclaimed, Writer};
 
 /// How often leases, uploads and trash are looked at.
 const TICK: Duration = Duration::from_secs(1);
+/// How soon again while more is due than one look does: puts get their turn in between.
+const CATCH_UP: Duration = Duration::from_millis(20);
 /// How long the index may lag when nothing forces it.
 const INDEX_LAG: Duration = Duration::from_millis(100);
 /// How often the index is made durable: what a replay after a crash costs at most.
@@ -61,11 +65,21 @@ impl Actor {
             .name("store-index".to_owned())
             .spawn(move || follow(&overlay, &stopped))
             .map_err(failed)?;
+        let (jobs, slices) = std_mpsc::sync_channel(1);
+        let (report, results) = mpsc::channel(1);
+        let segments = Arc::clone(self.writer.segments());
+        let reclaim_thread = Builder::new()
+            .name("store-reclaim".to_owned())
+            .spawn(move || give_back(&segments, &slices, &report))
+            .map_err(failed)?;
+        let reclaim = Reclaim { jobs, results };
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
         Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || self.supervise(&runtime, stop_index, index_thread))
+            .spawn(move || {
+                self.supervise(&runtime, stop_index, [index_thread, reclaim_thread], reclaim)
+            })
             .map_err(failed)?;
         Ok(())
     }
@@ -74,14 +88,15 @@ impl Actor {
         mut self,
         runtime: &tokio::runtime::Runtime,
         stop_index: std_mpsc::SyncSender<()>,
-        index_thread: JoinHandle<()>,
+        threads: [JoinHandle<()>; 2],
+        reclaim: Reclaim,
     ) {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let waiting = runtime.block_on(self.serve());
+            let waiting = runtime.block_on(self.serve(reclaim));
             (waiting, self.writer.close())
         }));
         drop(stop_index);
-        let joined = index_thread.join().is_ok();
+        let joined = threads.into_iter().all(|thread| thread.join().is_ok());
         self.overlay.close();
         let Self { lock, mailbox, writer, .. } = self;
         // Answers that the writer still holds are dropped with it, which their waiters notice.
@@ -100,7 +115,10 @@ impl Actor {
     }
 
     /// Waits for what comes next, until somebody wants to close or nobody is left.
-    async fn serve(&mut self) -> Option<oneshot::Sender<Result<(), StoreError>>> {
+    async fn serve(
+        &mut self,
+        mut reclaim: Reclaim,
+    ) -> Option<oneshot::Sender<Result<(), StoreError>>> {
         let started = Instant::now();
         let base = self.writer.now();
         let mut tick = interval(TICK);
@@ -112,7 +130,17 @@ impl Actor {
             tokio::select! {
                 biased;
                 _ = sync.tick(), if unsynced => self.advance(base, started, Due::Sync),
-                _ = tick.tick() => self.advance(base, started, Due::Tick),
+                _ = tick.tick() => {
+                    self.advance(base, started, Due::Tick);
+                    if self.writer.is_behind() {
+                        tick.reset_after(CATCH_UP);
+                    }
+                    self.give_back_more(&reclaim);
+                }
+                Some(done) = reclaim.results.recv() => {
+                    self.advance(base, started, Due::Reclaimed(done));
+                    self.give_back_more(&reclaim);
+                }
                 message = self.mailbox.recv() => {
                     let (batch, closing) = self.collect(message?).await;
                     self.writer.advance(base + started.elapsed().as_secs());
@@ -130,9 +158,22 @@ impl Actor {
         let outcome = match due {
             Due::Sync => self.writer.sync(),
             Due::Tick => self.writer.tick(),
+            Due::Reclaimed(done) => self.writer.reclaimed(done),
         };
         if let Err(error) = outcome {
             tracing::error!(%error, "the store's housekeeping failed; it goes on in a second");
+        }
+    }
+
+    /// Hands the next slice of freed bytes to the thread that gives them back.
+    fn give_back_more(&mut self, reclaim: &Reclaim) {
+        match self.writer.reclaim() {
+            Ok(Some(job)) => {
+                // There is one slice at a time, so there is room; without the thread it waits.
+                let _ = reclaim.jobs.try_send(job);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "freed bytes are not given back yet"),
         }
     }
 
@@ -189,6 +230,26 @@ impl Actor {
 enum Due {
     Sync,
     Tick,
+    Reclaimed(Reclaimed),
+}
+
+/// The actor's end of the thread that gives bytes back.
+struct Reclaim {
+    jobs: std_mpsc::SyncSender<ReclaimJob>,
+    results: mpsc::Receiver<Reclaimed>,
+}
+
+/// Runs slices until the actor is gone.
+fn give_back(
+    segments: &Segments,
+    slices: &std_mpsc::Receiver<ReclaimJob>,
+    report: &mpsc::Sender<Reclaimed>,
+) {
+    while let Ok(job) = slices.recv() {
+        if report.blocking_send(job.run(segments)).is_err() {
+            return;
+        }
+    }
 }
 
 /// Lets the index follow until the sender is gone.

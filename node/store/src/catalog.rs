@@ -25,6 +25,7 @@ use crate::record::{Body, Freed, LeaseChange, Position};
 
 mod apply;
 mod check;
+mod deals;
 mod dump;
 mod entries;
 pub mod keys;
@@ -33,9 +34,12 @@ mod usage;
 
 pub use self::apply::apply;
 pub use self::check::check;
+pub use self::deals::{DealLease, DealSlot};
 pub use self::dump::dump_lines;
 pub(crate) use self::dump::visit;
-pub use self::entries::{GroupEntry, Kept, LeaseState, State, UploadEntry};
+pub use self::entries::{
+    DeadRecord, GroupEntry, Kept, LeaseState, SegmentEntry, State, UploadEntry,
+};
 pub(crate) use self::query::thing_of;
 pub use self::query::{Catalog, CoveredGroup};
 pub use self::usage::{ByState, LeaseUsage, Tally, Usage};

@@ -60,7 +60,15 @@ pub trait DiskFile: Send + Sync {
         Ok(self.len()? == 0)
     }
 
-    /// Makes every write before this call durable (`fdatasync`).
+    /// As [`Self::read_at`], from the disk itself and past what the system has in memory, where the
+    /// file system can do that.
+    fn read_cold_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Gives these bytes back to the file system: they read as zeros, the file keeps its length.
+    /// [`io::ErrorKind::Unsupported`] where the file system cannot.
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
+
+    /// Makes every write before this call durable (`fdatasync`), holes included.
     fn sync_data(&self) -> io::Result<()>;
 }
 

@@ -42,6 +42,22 @@ pub enum StoreError {
         /// Which lease.
         lease: LeaseId,
     },
+    /// A lease that only the chain moves and ends.
+    #[error("lease {lease} is a deal's, and deals end on chain; renew or cancel the deal there")]
+    DealLease {
+        /// Which lease.
+        lease: LeaseId,
+    },
+    /// More at once than is worked on at once.
+    #[error("{count} {what} at once, {max} is the most; ask for fewer at a time")]
+    TooMany {
+        /// What was asked for.
+        what: &'static str,
+        /// How many.
+        count: usize,
+        /// The limit.
+        max: usize,
+    },
     /// It belongs to somebody else.
     #[error("{what} belongs to another owner than {caller}; only the owner may use it")]
     NotOwner {

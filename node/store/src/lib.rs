@@ -36,7 +36,7 @@ mod store;
 pub mod writer;
 
 pub use self::buffer::ShardBuffer;
-pub use self::catalog::{GroupEvent, HeldGroup, Tally, Usage};
+pub use self::catalog::{DealLease, DealSlot, GroupEvent, HeldGroup, Tally, Usage};
 pub use self::config::{Durability, StoreConfig};
 pub use self::error::StoreError;
 pub use self::metrics::{IoFigures, StoreMetrics};

@@ -64,6 +64,10 @@ pub struct StoreMetrics {
     pub damaged: u64,
     /// Shards and blocks that are not served because they are damaged.
     pub quarantined: u64,
+    /// Payload bytes given back to the file system since the start.
+    pub reclaimed_bytes: u64,
+    /// Segment files removed since the start.
+    pub reclaimed_segments: u64,
     /// Ranges of the log that could not be read at the start.
     pub damaged_ranges: u64,
     /// The node's running time.
@@ -84,6 +88,8 @@ pub(crate) struct Counters {
     pub(crate) batch_bytes: AtomicU64,
     pub(crate) damaged: AtomicU64,
     pub(crate) damaged_ranges: AtomicU64,
+    pub(crate) reclaimed_bytes: AtomicU64,
+    pub(crate) reclaimed_segments: AtomicU64,
     pub(crate) running_secs: AtomicU64,
     pub(crate) usage: Mutex<Usage>,
     pub(crate) index_rebuilds: Mutex<BTreeMap<&'static str, u64>>,
@@ -139,6 +145,8 @@ impl Counters {
             batch_bytes: load(&self.batch_bytes),
             damaged: load(&self.damaged),
             damaged_ranges: load(&self.damaged_ranges),
+            reclaimed_bytes: load(&self.reclaimed_bytes),
+            reclaimed_segments: load(&self.reclaimed_segments),
             running_secs: load(&self.running_secs),
             index_rebuilds: self.index_rebuilds.lock().clone(),
             ..StoreMetrics::default()
@@ -208,6 +216,16 @@ impl DiskFile for MeteredFile {
 
     fn len(&self) -> io::Result<u64> {
         self.file.len()
+    }
+
+    fn read_cold_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let outcome = self.file.read_cold_at(offset, buffer);
+        let bytes = outcome.as_ref().copied().unwrap_or(0);
+        self.counters.read.count(bytes, outcome)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.file.punch(offset, len)
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -4,6 +4,7 @@
 //! All but [`scan`] take the directory's lock and refuse while a node runs. None changes a segment.
 //! What needs an index brings it up to date first, exactly as a start of the node would.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +53,7 @@ pub struct FsckReport {
     /// Segment files read.
     pub segment_count: usize,
     /// Records read, by kind name.
-    pub records: std::collections::BTreeMap<&'static str, u64>,
+    pub records: BTreeMap<&'static str, u64>,
     /// Shards and blocks whose bytes were hashed.
     pub verified_count: u64,
     /// Their bytes.
@@ -164,7 +165,7 @@ pub fn fsck(path: &Path) -> Result<FsckReport, StoreError> {
         miscounts: check(&log.map)?,
         ..FsckReport::default()
     };
-    check_dead(&log.map, log.payload_bytes, &mut report)?;
+    check_dead(&log.map, &log.payload_bytes, &mut report)?;
     let recovered = rest.recover()?;
     report.index_rebuilt = recovered.rebuilt;
     report.index_differences = differences(&log.map, &*recovered.overlay)?;
@@ -199,9 +200,9 @@ struct AtRest {
 struct LogContent {
     map: MapKv,
     replayed: Replayed,
-    records: std::collections::BTreeMap<&'static str, u64>,
-    /// Bytes of all shards and blocks ever written.
-    payload_bytes: u64,
+    records: BTreeMap<&'static str, u64>,
+    /// Bytes of all shards and blocks ever written, by segment.
+    payload_bytes: BTreeMap<u32, u64>,
     segment_count: usize,
     bad_segments: Vec<u32>,
 }
@@ -230,13 +231,14 @@ impl AtRest {
     fn read_log(&self) -> Result<LogContent, StoreError> {
         let layout = Layout::read(&self.segments)?;
         let mut map = MapKv::default();
-        let mut records = std::collections::BTreeMap::new();
-        let mut payload_bytes = 0;
+        let mut records = BTreeMap::new();
+        let mut payload_bytes: BTreeMap<u32, u64> = BTreeMap::new();
         let replayed = replay(&layout, Mark::default(), |found, _| {
             let kind = found.header.kind;
             *records.entry(kind.name()).or_insert(0) += 1;
             if matches!(kind, Kind::Shard | Kind::Block) {
-                payload_bytes += found.header.shape.payload_len;
+                *payload_bytes.entry(found.at.segment).or_default() +=
+                    found.header.shape.payload_len;
             }
             apply(&mut map, &entry_of(&found))?;
             Ok(())
@@ -247,12 +249,25 @@ impl AtRest {
     }
 }
 
-/// What was ever written is live, in the trash, or dead.
-fn check_dead(map: &MapKv, payload_bytes: u64, report: &mut FsckReport) -> Result<(), StoreError> {
-    let usage = Catalog(map).usage()?;
+/// What the segments that are needed hold is live, in the trash, dead, or given back.
+fn check_dead(
+    map: &MapKv,
+    payload_bytes: &BTreeMap<u32, u64>,
+    report: &mut FsckReport,
+) -> Result<(), StoreError> {
+    let catalog = Catalog(map);
+    let usage = catalog.usage()?;
+    let gone = catalog.gone_through()?;
+    let here = payload_bytes.iter().filter(|(number, _)| **number > gone);
+    let (mut payload_bytes, mut returned) = (0, 0);
+    for (number, bytes) in here {
+        payload_bytes += bytes;
+        returned += catalog.segment(*number)?.returned;
+    }
     let tallies = [usage.shards, usage.blocks];
     let counted: u64 =
         tallies.iter().map(|by| by.live.bytes + by.trash.bytes + by.dead.bytes).sum();
+    let counted = counted + returned;
     if counted != payload_bytes {
         let text = format!("figures cover {counted} bytes, the log holds {payload_bytes}");
         report.miscounts.push(text);

@@ -23,6 +23,8 @@ use crate::metrics::{Counters, bump};
 use crate::record::{Body, CommitBody, HEADER_BYTES, Header, Kind, Position, to_len};
 use crate::segment::{FoundRecord, Segments, read_outboard, read_payload, read_record};
 
+mod prove;
+
 /// A verified shard with its hash tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shard {
@@ -170,6 +172,22 @@ impl Reader {
         }
     }
 
+    /// What is kept with a covered group, if anything is.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] or what the disk says.
+    pub fn span(&self, object: Cid, group: u32) -> Result<Option<Bytes>, StoreError> {
+        let held = self.catalog().group(object, group)?;
+        if held.is_none_or(|held| held.trashed_secs.is_some()) {
+            return Ok(None);
+        }
+        let Some(at) = self.catalog().span(object, group)? else { return Ok(None) };
+        match read_record(&self.segments, at)?.body {
+            Body::Span(span) => Ok(Some(span.bytes.into())),
+            _ => Err(misplaced("a span", at)),
+        }
+    }
+
     /// The newest commit of a group.
     ///
     /// # Errors
@@ -214,6 +232,14 @@ impl Reader {
     }
 
     fn set_aside(&self, thing: Thing, at: Position) -> StoreError {
+        // What was freed since it was looked up may be a hole by now; that is no damage.
+        let kept = self.catalog().kept(thing);
+        if let (Thing::Shard(shard), Ok(None)) = (thing, &kept) {
+            return StoreError::ShardNotFound { shard };
+        }
+        if kept.is_ok_and(|kept| kept.is_none_or(|kept| kept.at != at)) {
+            return damaged(thing, at);
+        }
         if self.quarantine.lock().insert(at) {
             bump(&self.counters.damaged, 1);
             let error = damaged(thing, at);

@@ -134,6 +134,38 @@ pub enum Freed {
     },
 }
 
+/// What became of the bytes of dead records. The facts come before the log says them, except that
+/// a segment is gone: that is said first, and then made true.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reclaim {
+    /// The whole disk blocks inside these records' payloads are holes.
+    Punched {
+        /// Dead records.
+        records: Vec<Position>,
+    },
+    /// The dead records of a segment up to here go with it, soon.
+    Cleared {
+        /// The oldest segment.
+        segment: u32,
+        /// Records that start before this offset.
+        until: u64,
+    },
+    /// The segments up to this one are not needed any more.
+    Gone {
+        /// The newest of them.
+        through: u32,
+    },
+}
+
+/// Bytes that are kept with a group: what its holder needs of the object's list of shards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// Which group of the object.
+    pub group: u32,
+    /// Opaque here.
+    pub bytes: Vec<u8>,
+}
+
 /// A record's meaning, apart from its id and payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
@@ -158,6 +190,10 @@ pub enum Body {
         /// Whether this is the last word of an orderly stop: all before it is durable.
         stopped: bool,
     },
+    /// Bytes of dead records were given back. Id: zeros.
+    Reclaim(Reclaim),
+    /// Kept with a group, and gone with it; a later one replaces it. Id: the object.
+    Span(Span),
     /// Reserved for volumes: read as what it is, never written yet.
     Journal(Vec<u8>),
 }
@@ -175,6 +211,8 @@ impl Body {
             Self::Lease(_) => Kind::Lease,
             Self::Tombstone(_) => Kind::Tombstone,
             Self::Clock { .. } => Kind::Clock,
+            Self::Reclaim(_) => Kind::Reclaim,
+            Self::Span(_) => Kind::Span,
             Self::Journal(_) => Kind::Journal,
         }
     }
@@ -189,6 +227,8 @@ impl Body {
             Self::Lease(change) => postcard::to_allocvec(change),
             Self::Tombstone(freed) => postcard::to_allocvec(freed),
             Self::Clock { stopped } => postcard::to_allocvec(stopped),
+            Self::Reclaim(reclaim) => postcard::to_allocvec(reclaim),
+            Self::Span(span) => postcard::to_allocvec(span),
             Self::Journal(meta) => Ok(meta.clone()),
         };
         encoded.expect("a value in memory has an encoding")
@@ -206,6 +246,8 @@ impl Body {
             Kind::Lease => Self::Lease(exactly(meta)?),
             Kind::Tombstone => Self::Tombstone(exactly(meta)?),
             Kind::Clock => Self::Clock { stopped: exactly(meta)? },
+            Kind::Reclaim => Self::Reclaim(exactly(meta)?),
+            Kind::Span => Self::Span(exactly(meta)?),
             Kind::Journal => Self::Journal(meta.to_vec()),
         })
     }

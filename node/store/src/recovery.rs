@@ -6,6 +6,7 @@
 //!    before anybody builds on it.
 //! 3. Open the index, or move it away and begin an empty one.
 //! 4. Replay what is newer than the index's mark. Whether a rebuild or one lost second: the same.
+//! 5. Remove segments that the log says are gone, if a crash left any.
 //!
 //! In the newest segment the records after the last certain sync are checked with their payloads: a
 //! record whose header reached the disk may lack its bytes. The log ends before the first that is
@@ -18,7 +19,7 @@ use std::sync::Arc;
 
 use supernode_protocol::ids::NodeId;
 
-use crate::catalog::{Entry, IndexError, apply};
+use crate::catalog::{Catalog, Entry, IndexError, apply};
 use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::index::{Index, Mark, OpenFailure, Overlay, SledIndex, SledOptions};
@@ -27,6 +28,7 @@ use crate::segment::{
     Damage, Extent, FoundRecord, LogEnd, Predecessor, SEGMENT_HEADER_BYTES, ScanRange, Segment,
     Segments, Tail, file_name, scan_segment, survey,
 };
+use crate::writer::unlink;
 
 /// Records applied between two writes to the index while replaying.
 const REPLAY_BATCH_RECORDS: u64 = 4096;
@@ -268,6 +270,8 @@ pub struct Recovered {
     pub rebuilt: Option<&'static str>,
     /// Segments whose header is lost.
     pub bad_segments: Vec<u32>,
+    /// Segments up to this number were said to be gone, and are.
+    pub gone_through: u32,
 }
 
 /// How to recover.
@@ -310,9 +314,10 @@ impl Recovery<'_> {
             let Damage { from, to, reason } = damage;
             tracing::error!(segment = from.segment, from = from.offset, to, reason, "damaged log");
         }
+        let gone_through = remove_gone(&segments, &overlay)?;
         // An empty log has nothing to be missing from.
         let rebuilt = rebuilt.filter(|reason| *reason != "missing" || replayed.records > 0);
-        Ok(Recovered { segments, overlay, replayed, rebuilt, bad_segments })
+        Ok(Recovered { segments, overlay, replayed, rebuilt, bad_segments, gone_through })
     }
 
     fn remove_unborn(&self, layout: &mut Layout) -> Result<(), StoreError> {
@@ -380,6 +385,18 @@ fn catch_up(layout: &Layout, overlay: &Overlay) -> Result<Replayed, StoreError> 
         overlay.index()?.checkpoint()?;
     }
     Ok(replayed)
+}
+
+/// Finishes what a crash interrupted: the log says that these segments are gone.
+fn remove_gone(segments: &Segments, overlay: &Overlay) -> Result<u32, StoreError> {
+    let through = Catalog(overlay).gone_through()?;
+    match unlink(segments, through, &mut 0) {
+        Ok(()) => Ok(through),
+        Err(error) => {
+            tracing::error!(%error, through, "segments that are not needed cannot be removed");
+            Ok(0)
+        }
+    }
 }
 
 fn write_through(overlay: &Overlay, mark: Mark) -> Result<(), IndexError> {

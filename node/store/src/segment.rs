@@ -113,6 +113,11 @@ impl Segments {
         Ok(segment)
     }
 
+    /// Closes a segment whose file is gone, so that its bytes are.
+    pub(crate) fn forget(&self, number: u32) {
+        self.open.lock().remove(&number);
+    }
+
     fn remember(&self, segment: Segment) {
         let mut open = self.open.lock();
         if open.len() >= OPEN_FILES_MAX {

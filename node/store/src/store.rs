@@ -34,6 +34,7 @@ use crate::recovery::{IndexSource, Recovery, SledSource};
 use crate::writer::{Done, Op, Writer, WriterParts};
 
 mod cache;
+mod deals;
 mod facts;
 
 use self::cache::Cache;

@@ -31,11 +31,15 @@ use crate::metrics::{Counters, bump};
 use crate::reader::Reader;
 use crate::record::{Body, Draft, Freed, LeaseChange, Payload, Position, short_id};
 use crate::recovery::Recovered;
-use crate::segment::Log;
+use crate::segment::{Log, Segments};
 
 mod plan;
+mod reclaim;
 
 pub use self::plan::{CommitFacts, Op};
+use self::reclaim::Reclaiming;
+pub(crate) use self::reclaim::unlink;
+pub use self::reclaim::{Hole, ReclaimJob, Reclaimed};
 
 /// The running time is written down at least this often.
 const CLOCK_SECS: u64 = 60;
@@ -97,7 +101,10 @@ pub struct Writer {
     pending_bytes: u64,
     /// Free space when last asked.
     free_bytes: u64,
+    /// The last tick left work for the next.
+    is_behind: bool,
     mark: Mark,
+    reclaiming: Reclaiming,
 }
 
 /// What a writer shares with others.
@@ -142,13 +149,20 @@ impl Writer {
             planned_bytes: 0,
             pending_bytes: 0,
             free_bytes: 0,
+            is_behind: false,
             mark,
+            reclaiming: Reclaiming::new(recovered.bad_segments.is_empty(), recovered.gone_through),
         })
     }
 
     /// The node's running second at the last call.
     pub fn now(&self) -> u64 {
         self.now
+    }
+
+    /// The segments it writes to.
+    pub fn segments(&self) -> &Arc<Segments> {
+        self.reader.segments()
     }
 
     /// Sets the running second; it never goes back.
@@ -175,7 +189,9 @@ impl Writer {
     /// When the index cannot be read.
     pub fn tick(&mut self) -> Result<(), StoreError> {
         self.look_at_space();
-        for planned in self.due()? {
+        let due = self.due()?;
+        self.is_behind = due.len() >= TICK_ITEMS_MAX;
+        for planned in due {
             self.submit(planned, None);
         }
         if self.now >= self.recorded_secs + CLOCK_SECS {
@@ -183,6 +199,11 @@ impl Writer {
         }
         self.finish_batch();
         Ok(())
+    }
+
+    /// Whether more was due at the last tick than one tick does.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind
     }
 
     /// Whether something waits for its sync.
@@ -240,6 +261,9 @@ impl Writer {
             for (object, group) in catalog.trash_due(until, TICK_ITEMS_MAX)? {
                 due.push(Planned::tombstone(*object.as_bytes(), Freed::Group { group }));
             }
+        }
+        for (object, group) in catalog.evicted(TICK_ITEMS_MAX)? {
+            due.push(Planned::tombstone(*object.as_bytes(), Freed::Group { group }));
         }
         for thing in catalog.dead(TICK_ITEMS_MAX)? {
             due.push(match thing {
@@ -413,11 +437,14 @@ impl Writer {
         let refusal = StoreError::write(self.pending_bytes, error);
         let Some(first) = self.pending.first() else { return Err(refusal) };
         let first_sequence = first.draft.sequence;
-        let needs_room = |pending: &mut Pending| {
-            !matches!(pending.draft.body, Body::Lease(_) | Body::Tombstone(_) | Body::Clock { .. })
-        };
-        let refused: Vec<_> = self.pending.extract_if(.., needs_room).collect();
-        refuse(refused, &refusal);
+        let (puts, mut rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.pending).into_iter().partition(needs_room);
+        if !puts.is_empty() {
+            // Tombstones may stand on what is refused; they are due again at the next tick.
+            rest.retain(|pending| !matches!(pending.draft.body, Body::Tombstone(_)));
+        }
+        self.pending = rest;
+        refuse(puts, &refusal);
         for (pending, sequence) in self.pending.iter_mut().zip(first_sequence..) {
             pending.draft.sequence = sequence;
             pending.done.ack = Ack { sequence };
@@ -454,6 +481,14 @@ impl Writer {
         self.write()?;
         self.sync_written()
     }
+}
+
+/// Whether a record adds to what is kept; all others help to end it.
+fn needs_room(pending: &Pending) -> bool {
+    !matches!(
+        pending.draft.body,
+        Body::Lease(_) | Body::Tombstone(_) | Body::Clock { .. } | Body::Reclaim(_)
+    )
 }
 
 fn refuse(refused: Vec<Pending>, error: &StoreError) {

@@ -7,9 +7,12 @@ mod sample;
 mod scenarios {
     mod an_object_comes_and_goes;
     mod damage_is_never_served;
+    mod deals_end_on_chain;
+    mod freed_bytes_come_back;
     mod many_at_once;
     mod old_directories_open;
     mod one_process_at_a_time;
+    mod proofs_come_from_the_disk;
     mod support;
     mod the_index_is_a_cache;
 }

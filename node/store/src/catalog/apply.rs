@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! From one record to the changes it makes.
 
-use supernode_protocol::ids::{Cid, LeaseId, ShardId, UploadId};
-use supernode_protocol::lease::{Expiry, LeaseKind, LeaseTerms};
+use supernode_protocol::ids::{Cid, ShardId, UploadId};
+use supernode_protocol::lease::LeaseKind;
 use supernode_protocol::placement::PlacementRecord;
 use supernode_protocol::signed::Signed;
 
-use super::entries::{GroupEntry, Kept, LeaseState, State, UploadEntry, encode};
+use super::entries::{GroupEntry, Kept, State, UploadEntry, encode};
 use super::query::PAGE;
 use super::usage::Usage;
 use super::{
     Body, Catalog, Entry, Event, Freed, GroupEvent, HeldGroup, IndexError, Kv, LeaseChange, Thing,
     keys,
 };
-use crate::record::{CommitBody, Holder, Placed, cid_of, shard_of};
+use crate::record::{CommitBody, Holder, Placed, Span, cid_of, shard_of};
+
+mod leases;
+mod reclaim;
 
 /// An upload moves in its queue at most once in this time.
 const UPLOAD_QUEUE_SECS: u64 = 60;
@@ -25,8 +28,7 @@ const UPLOAD_QUEUE_SECS: u64 = 60;
 pub fn apply<K: Kv>(kv: &mut K, entry: &Entry<'_>) -> Result<Vec<Event>, IndexError> {
     let usage = Catalog(&*kv).usage()?;
     let mut change = Change { kv, usage, entry, events: Vec::new() };
-    change.usage.records += 1;
-    change.usage.log_bytes += entry.record_len;
+    change.count_record()?;
     match entry.body {
         Body::Shard(placed) => {
             change.keep(Thing::Shard(shard_of(entry.id)))?;
@@ -46,6 +48,8 @@ pub fn apply<K: Kv>(kv: &mut K, entry: &Entry<'_>) -> Result<Vec<Event>, IndexEr
         }
         Body::Lease(LeaseChange::Abandon { upload }) => change.abandon(*upload)?,
         Body::Tombstone(freed) => change.bury(*freed)?,
+        Body::Span(span) => change.span(span)?,
+        Body::Reclaim(reclaim) => change.reclaim(reclaim)?,
         Body::Clock { .. } | Body::Journal(_) => {}
     }
     let Change { usage, events, kv, .. } = change;
@@ -84,15 +88,19 @@ impl<K: Kv> Change<'_, K> {
         let old = self.query().kept(thing)?;
         // Without an older record it is dead until the first reference; with one, the older dies.
         self.tallies(thing).dead.add(len);
-        if old.is_none() {
+        if let Some(old) = old {
+            self.leave_dead(thing, &old);
+        } else {
+            self.anchor(at.segment)?;
             self.kv.put(keys::queue_dead(thing), Vec::new());
             if self.kv.get(&keys::tombstone(thing))?.is_some() {
                 self.kv.delete(keys::tombstone(thing));
                 self.usage.tombstones -= 1;
             }
         }
-        let (live, trash) = old.map_or((0, 0), |old| (old.live, old.trash));
-        self.kv.put(keys::thing(thing), encode(&Kept { at, payload_start, len, live, trash }));
+        let new = Kept { at, payload_start, len, live: 0, trash: 0, begun: at.segment };
+        let kept = old.map_or(new, |old| Kept { at, payload_start, len, ..old });
+        self.kv.put(keys::thing(thing), encode(&kept));
         Ok(())
     }
 
@@ -148,7 +156,9 @@ impl<K: Kv> Change<'_, K> {
         let Some(mut upload) = self.query().upload(holder.upload)? else {
             self.usage.leases_of_kind_mut(LeaseKind::Upload).count += 1;
             self.kv.put(queue(now), Vec::new());
+            self.anchor(self.entry.at.segment)?;
             return Ok(UploadEntry {
+                begun: self.entry.at.segment,
                 owner: holder.owner,
                 used_secs: now,
                 queued_secs: now,
@@ -166,25 +176,40 @@ impl<K: Kv> Change<'_, K> {
         Ok(upload)
     }
 
+    /// A reference to older bytes makes the upload as old as they are: without their record a
+    /// replay would pass over the reference.
+    fn lean_on(&mut self, upload: &mut UploadEntry, kept: &Kept) -> Result<(), IndexError> {
+        if kept.begun >= upload.begun {
+            return Ok(());
+        }
+        self.anchor(kept.begun)?;
+        self.release_anchor(upload.begun)?;
+        upload.begun = kept.begun;
+        Ok(())
+    }
+
     /// Writes an upload back, or closes it when it holds nothing any more.
-    fn close(&mut self, id: UploadId, upload: &UploadEntry) {
+    fn close(&mut self, id: UploadId, upload: &UploadEntry) -> Result<(), IndexError> {
         if upload.slot_count == 0 && upload.block_count == 0 {
             self.kv.delete(keys::upload(id));
             self.kv.delete(keys::queue_upload(upload.queued_secs, id));
             self.usage.leases_of_kind_mut(LeaseKind::Upload).count -= 1;
+            self.release_anchor(upload.begun)
         } else {
             self.kv.put(keys::upload(id), encode(upload));
+            Ok(())
         }
     }
 
     fn place(&mut self, placed: &Placed) -> Result<(), IndexError> {
         let shard = shard_of(self.entry.id);
         let Placed { holder, slot } = placed;
-        if self.query().kept(Thing::Shard(shard))?.is_none() {
-            return Ok(());
-        }
-        let mut upload = self.open(holder)?;
         let key = keys::upload_slot(holder.upload, *slot);
+        let Some(kept) = self.query().kept(Thing::Shard(shard))? else {
+            return self.displace(holder.upload, &key, shard);
+        };
+        let mut upload = self.open(holder)?;
+        self.lean_on(&mut upload, &kept)?;
         let old = self.kv.get(&key)?.and_then(|value| ShardId::from_slice(&value));
         if old != Some(shard) {
             if let Some(old) = old {
@@ -198,8 +223,18 @@ impl<K: Kv> Change<'_, K> {
             self.usage.upload_slots += 1;
             self.usage.leases_of_kind_mut(LeaseKind::Upload).bytes += len;
         }
-        self.close(holder.upload, &upload);
-        Ok(())
+        self.close(holder.upload, &upload)
+    }
+
+    /// A slot of a shard that is not there still ends what held its position before: a shard that
+    /// was freed with its segment had done so, and a replay must not keep what it replaced.
+    fn displace(&mut self, id: UploadId, key: &[u8], shard: ShardId) -> Result<(), IndexError> {
+        let old = self.kv.get(key)?.and_then(|value| ShardId::from_slice(&value));
+        let Some(old) = old.filter(|old| *old != shard) else { return Ok(()) };
+        let Some(mut upload) = self.query().upload(id)? else { return Ok(()) };
+        self.unplace(&mut upload, old)?;
+        self.kv.delete(key.to_vec());
+        self.close(id, &upload)
     }
 
     /// Takes a slot's figures out of its upload, and its reference off its shard.
@@ -220,18 +255,16 @@ impl<K: Kv> Change<'_, K> {
 
     fn hold(&mut self, holder: &Holder) -> Result<(), IndexError> {
         let cid = cid_of(self.entry.id);
-        if self.query().kept(Thing::Block(cid))?.is_none() {
-            return Ok(());
-        }
+        let Some(kept) = self.query().kept(Thing::Block(cid))? else { return Ok(()) };
         let mut upload = self.open(holder)?;
+        self.lean_on(&mut upload, &kept)?;
         let key = keys::upload_block(holder.upload, cid);
         if self.kv.get(&key)?.is_none() {
             self.shift(Thing::Block(cid), Shift::AddLive)?;
             self.kv.put(key, Vec::new());
             upload.block_count += 1;
         }
-        self.close(holder.upload, &upload);
-        Ok(())
+        self.close(holder.upload, &upload)
     }
 
     fn drop_block(
@@ -270,8 +303,7 @@ impl<K: Kv> Change<'_, K> {
                 self.drop_block(id, &mut upload, cid)?;
             }
         }
-        self.close(id, &UploadEntry { slot_count: 0, block_count: 0, ..upload });
-        Ok(())
+        self.close(id, &UploadEntry { slot_count: 0, block_count: 0, ..upload })
     }
 
     // --- groups ----------------------------------------------------------------------------
@@ -279,8 +311,11 @@ impl<K: Kv> Change<'_, K> {
     fn commit(&mut self, body: &CommitBody) -> Result<(), IndexError> {
         let commit = &body.commit;
         let (object, number) = (commit.object, commit.group);
-        let mut group = self.join_group(body)?;
         let mut upload = self.query().upload(commit.upload)?;
+        // Its slots come from records of the upload, which therefore are as old as it.
+        let here = self.entry.at.segment;
+        let begun = upload.map_or(here, |upload| upload.begun.min(here));
+        let mut group = self.join_group(body, begun)?;
         let added = match upload.as_mut() {
             Some(upload) => self.adopt_slots(body, upload, &mut group)?,
             None => 0,
@@ -295,7 +330,7 @@ impl<K: Kv> Change<'_, K> {
             if let Some(page) = commit.page {
                 self.drop_block(commit.upload, &mut upload, page)?;
             }
-            self.close(commit.upload, &upload);
+            self.close(commit.upload, &upload)?;
         }
         self.cover(&commit.terms, object, number, &mut group)?;
         group.commit = self.entry.at;
@@ -307,12 +342,19 @@ impl<K: Kv> Change<'_, K> {
     }
 
     /// The group of a commit: new, as it is, or out of the trash.
-    fn join_group(&mut self, body: &CommitBody) -> Result<GroupEntry, IndexError> {
+    fn join_group(&mut self, body: &CommitBody, begun: u32) -> Result<GroupEntry, IndexError> {
         let commit = &body.commit;
         let (object, number) = (commit.object, commit.group);
         if let Some(mut group) = self.query().group(object, number)? {
+            if begun < group.begun {
+                self.anchor(begun)?;
+                self.release_anchor(group.begun)?;
+                group.begun = begun;
+            }
             if let Some(secs) = group.trashed_secs.take() {
                 self.kv.delete(keys::queue_trash(secs, object, number));
+                self.kv.delete(keys::queue_evicted(object, number));
+                group.evicted = false;
                 self.shift_group(object, number, &group, Shift::ToLive)?;
                 let slots = u64::from(group.slot_count);
                 self.usage.trash_slots -= slots;
@@ -335,7 +377,10 @@ impl<K: Kv> Change<'_, K> {
             slot_count: 0,
             slot_bytes: 0,
             trashed_secs: None,
+            evicted: false,
+            begun,
         };
+        self.anchor(begun)?;
         self.usage.live_groups += 1;
         self.shift_group(object, number, &group, Shift::AddLive)?;
         Ok(group)
@@ -407,11 +452,31 @@ impl<K: Kv> Change<'_, K> {
         Ok(())
     }
 
-    fn trash(&mut self, object: Cid, number: u32, mut group: GroupEntry) -> Result<(), IndexError> {
+    fn span(&mut self, span: &Span) -> Result<(), IndexError> {
+        let object = cid_of(self.entry.id);
+        if self.query().group(object, span.group)?.is_some() {
+            self.kv.put(keys::span(object, span.group), encode(&self.entry.at));
+        }
+        Ok(())
+    }
+
+    /// What was only cached may be evicted at any time: it waits for its tombstone alone.
+    fn trash(
+        &mut self,
+        object: Cid,
+        number: u32,
+        mut group: GroupEntry,
+        evicted: bool,
+    ) -> Result<(), IndexError> {
         let now = self.entry.running_secs;
         self.shift_group(object, number, &group, Shift::ToTrash)?;
-        group.trashed_secs = Some(now);
-        self.kv.put(keys::queue_trash(now, object, number), Vec::new());
+        (group.trashed_secs, group.evicted) = (Some(now), evicted);
+        let queued = if evicted {
+            keys::queue_evicted(object, number)
+        } else {
+            keys::queue_trash(now, object, number)
+        };
+        self.kv.put(queued, Vec::new());
         self.kv.put(keys::group(object, number), encode(&group));
         let slots = u64::from(group.slot_count);
         self.usage.live_slots -= slots;
@@ -425,6 +490,7 @@ impl<K: Kv> Change<'_, K> {
         let slots = u64::from(group.slot_count);
         let shift = if let Some(secs) = group.trashed_secs {
             self.kv.delete(keys::queue_trash(secs, object, number));
+            self.kv.delete(keys::queue_evicted(object, number));
             self.usage.trash_slots -= slots;
             self.usage.trash_groups -= 1;
             Shift::DropTrash
@@ -438,7 +504,8 @@ impl<K: Kv> Change<'_, K> {
             self.kv.delete(keys::group_slot(object, number, slot));
         }
         self.kv.delete(keys::group(object, number));
-        Ok(())
+        self.kv.delete(keys::span(object, number));
+        self.release_anchor(group.begun)
     }
 
     fn bury(&mut self, freed: Freed) -> Result<(), IndexError> {
@@ -455,139 +522,17 @@ impl<K: Kv> Change<'_, K> {
             }
         };
         let dead = self.query().kept(thing)?.filter(|kept| kept.state() == State::Dead);
-        if dead.is_some() {
-            // Its bytes stay counted as dead until they are reclaimed.
-            self.kv.delete(keys::thing(thing));
-            self.kv.delete(keys::queue_dead(thing));
-            self.kv.put(keys::tombstone(thing), Vec::new());
-            self.usage.tombstones += 1;
-        }
-        Ok(())
-    }
-
-    // --- leases ----------------------------------------------------------------------------
-
-    fn cover(
-        &mut self,
-        terms: &LeaseTerms,
-        object: Cid,
-        number: u32,
-        group: &mut GroupEntry,
-    ) -> Result<(), IndexError> {
-        let id = terms.lease;
-        let mut lease = match self.query().lease(id)? {
-            Some(lease) => lease,
-            None => self.open_lease(terms),
-        };
-        let asked = absolute(terms.expiry, self.entry.running_secs);
-        if is_later(asked, lease.expiry) {
-            self.requeue(id, lease.expiry, asked);
-            lease.expiry = asked;
-        }
-        if self.kv.get(&keys::cover(object, number, id))?.is_none() {
-            self.kv.put(keys::cover(object, number, id), Vec::new());
-            self.kv.put(keys::lease_group(id, object, number), Vec::new());
-            group.lease_count += 1;
-            lease.group_count += 1;
-            self.usage.leases_of_kind_mut(lease.kind).bytes += group.slot_bytes;
-        }
-        self.kv.put(keys::lease(id), encode(&lease));
-        Ok(())
-    }
-
-    fn open_lease(&mut self, terms: &LeaseTerms) -> LeaseState {
-        let created_secs = self.entry.running_secs;
-        let expiry = absolute(terms.expiry, created_secs);
-        if let Expiry::RunningSeconds(end) = expiry {
-            self.kv.put(keys::queue_lease(end, terms.lease), Vec::new());
-        }
-        self.kv.put(keys::owner_lease(terms.owner, terms.lease), Vec::new());
-        self.usage.leases_of_kind_mut(terms.kind).count += 1;
-        let LeaseTerms { owner, kind, .. } = *terms;
-        LeaseState { owner, kind, expiry, created_secs, group_count: 0 }
-    }
-
-    fn requeue(&mut self, lease: LeaseId, old: Expiry, new: Expiry) {
-        if let Expiry::RunningSeconds(end) = old {
-            self.kv.delete(keys::queue_lease(end, lease));
-        }
-        if let Expiry::RunningSeconds(end) = new {
-            self.kv.put(keys::queue_lease(end, lease), Vec::new());
-        }
-    }
-
-    fn renew(&mut self, id: LeaseId, expiry: Expiry) -> Result<(), IndexError> {
-        let Some(mut lease) = self.query().lease(id)? else { return Ok(()) };
-        let expiry = absolute(expiry, self.entry.running_secs);
-        self.requeue(id, lease.expiry, expiry);
-        lease.expiry = expiry;
-        self.kv.put(keys::lease(id), encode(&lease));
-        Ok(())
-    }
-
-    fn end_lease(&mut self, id: LeaseId) -> Result<(), IndexError> {
-        let Some(lease) = self.query().lease(id)? else { return Ok(()) };
-        loop {
-            let groups = self.query().lease_groups(id, None, PAGE)?;
-            if groups.is_empty() {
-                break;
-            }
-            for (object, number) in groups {
-                self.uncover(id, lease.kind, object, number)?;
-            }
-        }
-        if let Expiry::RunningSeconds(end) = lease.expiry {
-            self.kv.delete(keys::queue_lease(end, id));
-        }
-        self.kv.delete(keys::owner_lease(lease.owner, id));
-        self.kv.delete(keys::lease(id));
-        self.usage.leases_of_kind_mut(lease.kind).count -= 1;
-        Ok(())
-    }
-
-    fn uncover(
-        &mut self,
-        id: LeaseId,
-        kind: LeaseKind,
-        object: Cid,
-        number: u32,
-    ) -> Result<(), IndexError> {
-        self.kv.delete(keys::cover(object, number, id));
-        self.kv.delete(keys::lease_group(id, object, number));
-        let Some(mut group) = self.query().group(object, number)? else { return Ok(()) };
-        let usage = self.usage.leases_of_kind_mut(kind);
-        usage.bytes = usage.bytes.saturating_sub(group.slot_bytes);
-        group.lease_count = group.lease_count.saturating_sub(1);
-        if group.lease_count > 0 {
-            self.kv.put(keys::group(object, number), encode(&group));
-            return Ok(());
-        }
-        let held = HeldGroup { object, group: number, page: group.page };
-        self.events.push(Event::Group(GroupEvent::Released(held)));
-        // What was only cached may be evicted at any time: it has no trash.
-        if kind == LeaseKind::Cache {
-            self.forget(object, number, &group)
-        } else {
-            self.trash(object, number, group)
-        }
+        let Some(dead) = dead else { return Ok(()) };
+        // Its bytes stay counted as dead until they are given back.
+        self.kv.delete(keys::thing(thing));
+        self.kv.delete(keys::queue_dead(thing));
+        self.kv.put(keys::tombstone(thing), encode(&dead.at));
+        self.usage.tombstones += 1;
+        self.leave_dead(thing, &dead);
+        self.release_anchor(dead.begun)
     }
 }
 
 fn hash_of(placement: &Signed<PlacementRecord>) -> [u8; 32] {
     *blake3::hash(&placement.encode()).as_bytes()
-}
-
-fn absolute(expiry: Expiry, now: u64) -> Expiry {
-    match expiry {
-        Expiry::RunningSeconds(secs) => Expiry::RunningSeconds(now.saturating_add(secs)),
-        other => other,
-    }
-}
-
-fn is_later(a: Expiry, b: Expiry) -> bool {
-    match (a, b) {
-        (Expiry::RunningSeconds(a), Expiry::RunningSeconds(b))
-        | (Expiry::FinalisedHeight(a), Expiry::FinalisedHeight(b)) => a > b,
-        _ => false,
-    }
 }

@@ -7,7 +7,9 @@ use supernode_protocol::ids::ShardId;
 use supernode_protocol::lease::LeaseKind;
 
 use super::dump::visit;
-use super::entries::{GroupEntry, Kept, LeaseState, State, UploadEntry, decode, malformed};
+use super::entries::{
+    DeadRecord, GroupEntry, Kept, LeaseState, SegmentEntry, UploadEntry, decode, malformed,
+};
 use super::keys::{self, KeyParts};
 use super::query::{group_of, thing_of};
 use super::usage::Usage;
@@ -21,17 +23,20 @@ type References = BTreeMap<Thing, (u32, u32)>;
 /// # Errors
 /// When the map cannot be read.
 pub fn check<K: KvRead + ?Sized>(kv: &K) -> Result<Vec<String>, IndexError> {
-    let mut walk = Walk { kv, usage: Usage::default(), references: References::new() };
+    let mut walk = Walk {
+        kv,
+        usage: Usage::default(),
+        references: References::new(),
+        anchors: BTreeMap::new(),
+    };
     walk.uploads()?;
     walk.groups()?;
     walk.leases()?;
     let mut differences = walk.things()?;
     walk.tombstones()?;
     let stated = Catalog(kv).usage()?;
-    // What died and was freed left no entry to count; only the log knows it.
-    walk.usage.shards.dead = stated.shards.dead;
-    walk.usage.blocks.dead = stated.blocks.dead;
-    (walk.usage.records, walk.usage.log_bytes) = (stated.records, stated.log_bytes);
+    walk.dead()?;
+    differences.extend(walk.segments()?);
     if walk.usage != stated {
         differences.push(format!("figures say {stated:?}, a walk counts {:?}", walk.usage));
     }
@@ -42,6 +47,8 @@ struct Walk<'k, K: ?Sized> {
     kv: &'k K,
     usage: Usage,
     references: References,
+    /// What lives, by the segment it was begun in.
+    anchors: BTreeMap<u32, u64>,
 }
 
 impl<K: KvRead + ?Sized> Walk<'_, K> {
@@ -72,10 +79,12 @@ impl<K: KvRead + ?Sized> Walk<'_, K> {
             Ok(())
         })?;
         blocks.into_iter().for_each(|cid| self.refer(Thing::Block(cid), true));
-        let mut count = 0;
+        let (mut count, anchors) = (0, &mut self.anchors);
         visit(self.kv, keys::UPLOAD, |key, value| {
             count += 1;
-            decode::<UploadEntry>(key, value).map(drop)
+            let upload = decode::<UploadEntry>(key, value)?;
+            *anchors.entry(upload.begun).or_default() += 1;
+            Ok(())
         })?;
         let uploads = self.usage.leases_of_kind_mut(LeaseKind::Upload);
         (uploads.count, uploads.bytes) = (count, bytes);
@@ -90,6 +99,7 @@ impl<K: KvRead + ?Sized> Walk<'_, K> {
         })?;
         for ((object, number), group) in groups {
             let is_live = group.trashed_secs.is_none();
+            *self.anchors.entry(group.begun).or_default() += 1;
             let slots = Catalog(self.kv).slots(object, number)?;
             let count = slots.len() as u64;
             if is_live {
@@ -118,9 +128,10 @@ impl<K: KvRead + ?Sized> Walk<'_, K> {
     }
 
     fn leases(&mut self) -> Result<(), IndexError> {
-        let usage = &mut self.usage;
+        let (usage, anchors) = (&mut self.usage, &mut self.anchors);
         visit(self.kv, keys::LEASE, |key, value| {
             let state: LeaseState = decode(key, value)?;
+            *anchors.entry(state.begun).or_default() += 1;
             usage.leases_of_kind_mut(state.kind).count += 1;
             Ok(())
         })
@@ -131,10 +142,11 @@ impl<K: KvRead + ?Sized> Walk<'_, K> {
         let mut differences = Vec::new();
         let mut references = std::mem::take(&mut self.references);
         for prefix in [keys::SHARD, keys::BLOCK] {
-            let usage = &mut self.usage;
+            let (usage, anchors) = (&mut self.usage, &mut self.anchors);
             visit(self.kv, prefix, |key, value| {
                 let thing = thing_of(key, 0).ok_or_else(|| malformed(key))?;
                 let kept: Kept = decode(key, value)?;
+                *anchors.entry(kept.begun).or_default() += 1;
                 let counted = references.remove(&thing).unwrap_or_default();
                 if counted != (kept.live, kept.trash) {
                     let stated = (kept.live, kept.trash);
@@ -145,13 +157,50 @@ impl<K: KvRead + ?Sized> Walk<'_, K> {
                     Thing::Shard(_) => &mut usage.shards,
                     Thing::Block(_) => &mut usage.blocks,
                 };
-                if kept.state() != State::Dead {
-                    tallies.of(kept.state()).add(kept.len);
-                }
+                tallies.of(kept.state()).add(kept.len);
                 Ok(())
             })?;
         }
         let lost = references.keys().map(|thing| format!("{thing:?} is referred to, but not here"));
+        differences.extend(lost);
+        Ok(differences)
+    }
+
+    /// Adds what is left of dead records.
+    fn dead(&mut self) -> Result<(), IndexError> {
+        let usage = &mut self.usage;
+        visit(self.kv, keys::DEAD, |key, value| {
+            let at = KeyParts::after(key, 1).position().ok_or_else(|| malformed(key))?;
+            let record: DeadRecord = decode(key, value)?;
+            let dead = match record.thing {
+                Thing::Shard(_) => &mut usage.shards.dead,
+                Thing::Block(_) => &mut usage.blocks.dead,
+            };
+            match record.dead_bytes(at.offset) {
+                0 => {}
+                bytes => dead.add(bytes),
+            }
+            Ok(())
+        })
+    }
+
+    /// Adds up the segments, and compares what they keep with what was begun in them.
+    fn segments(&mut self) -> Result<Vec<String>, IndexError> {
+        let (usage, mut differences) = (&mut self.usage, Vec::new());
+        let mut anchors = std::mem::take(&mut self.anchors);
+        visit(self.kv, keys::SEGMENT, |key, value| {
+            let number = KeyParts::after(key, 1).u32().ok_or_else(|| malformed(key))?;
+            let segment: SegmentEntry = decode(key, value)?;
+            usage.records += segment.records;
+            usage.log_bytes += segment.bytes;
+            let counted = anchors.remove(&number).unwrap_or(0);
+            if counted != segment.anchors {
+                let stated = segment.anchors;
+                differences.push(format!("segment {number} keeps {counted}, not {stated}"));
+            }
+            Ok(())
+        })?;
+        let lost = anchors.keys().map(|number| format!("segment {number} is needed and gone"));
         differences.extend(lost);
         Ok(differences)
     }

@@ -38,6 +38,11 @@ pub fn dump_lines<K: KvRead + ?Sized>(kv: &K) -> Result<Vec<String>, IndexError>
             Ok(())
         })?;
     }
+    visit(kv, keys::SPAN, |key, _| {
+        let (object, group) = group_of(key, 1)?;
+        lines.push(format!("span object {object} {group}"));
+        Ok(())
+    })?;
     visit(kv, keys::LEASE_GROUP, |key, _| {
         let lease = KeyParts::after(key, 1).lease().ok_or_else(|| malformed(key))?;
         let (object, group) = group_of(key, 1 + 16)?;

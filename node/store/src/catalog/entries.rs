@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use supernode_protocol::ids::{Cid, NodeId};
 use supernode_protocol::lease::{Expiry, LeaseKind};
 
-use super::IndexError;
-use crate::record::Position;
+use super::{IndexError, Thing};
+use crate::record::{PAYLOAD_ALIGN, Position};
 
 /// Whether bytes are wanted, and how much longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,6 +34,8 @@ pub struct Kept {
     pub live: u32,
     /// References from groups in the trash.
     pub trash: u32,
+    /// The segment of its first record since it was last freed.
+    pub begun: u32,
 }
 
 impl Kept {
@@ -62,6 +64,8 @@ pub struct UploadEntry {
     pub slot_bytes: u64,
     /// Manifest blocks it holds.
     pub block_count: u32,
+    /// The oldest segment with a record that made it what it is.
+    pub begun: u32,
 }
 
 /// A group that this node keeps a part of.
@@ -91,6 +95,10 @@ pub struct GroupEntry {
     pub slot_bytes: u64,
     /// When its last lease ended, if none is left.
     pub trashed_secs: Option<u64>,
+    /// Whether that was a cache lease: then it does not wait in the trash.
+    pub evicted: bool,
+    /// The oldest segment with a record that made it what it is.
+    pub begun: u32,
 }
 
 /// A lease. Running seconds are absolute here.
@@ -106,6 +114,59 @@ pub struct LeaseState {
     pub created_secs: u64,
     /// Groups it covers here.
     pub group_count: u32,
+    /// Whether its end was moved since. Of a deal lease only the chain moves it.
+    pub moved: bool,
+    /// The segment of the commit that opened it.
+    pub begun: u32,
+}
+
+/// What a segment holds, and whether it is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SegmentEntry {
+    /// Its records.
+    pub records: u64,
+    /// Bytes they take.
+    pub bytes: u64,
+    /// Things, uploads, groups and leases that live and were begun in it.
+    pub anchors: u64,
+    /// Payload bytes of its dead records that do not count as dead any more.
+    pub returned: u64,
+}
+
+/// A record whose bytes nobody will ever want again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadRecord {
+    /// Whose bytes these were.
+    pub thing: Thing,
+    /// Bytes from the record's start to its payload.
+    pub payload_start: u64,
+    /// Bytes of payload.
+    pub len: u64,
+    /// Whether the whole blocks in the payload are a hole.
+    pub punched: bool,
+}
+
+impl DeadRecord {
+    /// The whole disk blocks of the payload of a record at `offset`: start and length.
+    pub fn hole(&self, offset: u64) -> Option<(u64, u64)> {
+        let payload = offset + self.payload_start;
+        let start = payload.next_multiple_of(PAYLOAD_ALIGN);
+        let end = (payload + self.len) / PAYLOAD_ALIGN * PAYLOAD_ALIGN;
+        (start < end).then(|| (start, end - start))
+    }
+
+    /// Bytes that still count as dead.
+    pub fn dead_bytes(&self, offset: u64) -> u64 {
+        let hole = self.hole(offset).filter(|_| self.punched);
+        self.len - hole.map_or(0, |(_, len)| len)
+    }
+}
+
+impl LeaseState {
+    /// Whether the chain has said when this (deal) lease ends.
+    pub fn is_settled(&self) -> bool {
+        self.kind == LeaseKind::Deal && self.moved
+    }
 }
 
 /// Writes a value.

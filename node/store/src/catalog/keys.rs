@@ -5,6 +5,7 @@
 use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot, UploadId};
 
 use super::Thing;
+use crate::record::Position;
 
 /// A shard's place and references.
 pub const SHARD: u8 = b'S';
@@ -20,29 +21,46 @@ pub const UPLOAD: u8 = b'U';
 pub const OBJECT_SLOT: u8 = b'o';
 /// A group.
 pub const GROUP: u8 = b'G';
+/// A group's span, to its record.
+pub const SPAN: u8 = b'P';
 /// A lease that covers a group, by group.
 pub const COVER: u8 = b'C';
 /// A group that a lease covers, by lease.
 pub const LEASE_GROUP: u8 = b'g';
 /// A lease.
 pub const LEASE: u8 = b'l';
+/// A lease that is a deal's.
+pub const DEAL: u8 = b'd';
 /// A lease, by owner.
 pub const OWNER: u8 = b'w';
 /// Something that was freed.
 pub const TOMBSTONE: u8 = b'T';
 /// Things that are due at some running second.
 pub const QUEUE: u8 = b'X';
+/// A segment's figures.
+pub const SEGMENT: u8 = b's';
+/// A dead record, by place.
+pub const DEAD: u8 = b'H';
+/// The newest segment that is gone.
+pub const GONE: u8 = b'N';
 /// The usage figures.
 pub const USAGE: u8 = b'c';
 
 /// Leases by their end.
 pub const QUEUE_LEASE: u8 = b'l';
+/// Deal leases by the finalised height they end at.
+pub const QUEUE_DEAL: u8 = b'd';
 /// Uploads by their last use (within a minute).
 pub const QUEUE_UPLOAD: u8 = b'u';
 /// Groups by when they came into the trash.
 pub const QUEUE_TRASH: u8 = b't';
 /// Shards and blocks without any reference, waiting for their tombstone.
 pub const QUEUE_DEAD: u8 = b'f';
+
+/// Groups that nothing but a cache lease kept, waiting for their tombstone.
+pub const QUEUE_EVICTED: u8 = b'e';
+/// Dead records whose blocks can be given back.
+pub const QUEUE_PUNCH: u8 = b'p';
 
 /// Concatenates the parts of a key.
 fn key(prefix: u8, parts: &[&[u8]]) -> Vec<u8> {
@@ -122,6 +140,11 @@ pub fn group(object: Cid, group: u32) -> Vec<u8> {
     key(GROUP, &[object.as_bytes(), &group.to_be_bytes()])
 }
 
+/// A group's span.
+pub fn span(object: Cid, group: u32) -> Vec<u8> {
+    key(SPAN, &[object.as_bytes(), &group.to_be_bytes()])
+}
+
 /// All leases of a group.
 pub fn covers(object: Cid, group: u32) -> Vec<u8> {
     key(COVER, &[object.as_bytes(), &group.to_be_bytes()])
@@ -162,6 +185,16 @@ pub fn queue_lease(end_secs: u64, lease: LeaseId) -> Vec<u8> {
     key(QUEUE, &[&[QUEUE_LEASE], &end_secs.to_be_bytes(), lease.as_bytes()])
 }
 
+/// A deal lease.
+pub fn deal(lease: LeaseId) -> Vec<u8> {
+    key(DEAL, &[lease.as_bytes()])
+}
+
+/// A deal lease by its end.
+pub fn queue_deal(height: u64, lease: LeaseId) -> Vec<u8> {
+    key(QUEUE, &[&[QUEUE_DEAL], &height.to_be_bytes(), lease.as_bytes()])
+}
+
 /// An upload by its use.
 pub fn queue_upload(used_secs: u64, upload: UploadId) -> Vec<u8> {
     key(QUEUE, &[&[QUEUE_UPLOAD], &used_secs.to_be_bytes(), upload.as_bytes()])
@@ -171,6 +204,31 @@ pub fn queue_upload(used_secs: u64, upload: UploadId) -> Vec<u8> {
 pub fn queue_trash(trashed_secs: u64, object: Cid, group: u32) -> Vec<u8> {
     let secs = trashed_secs.to_be_bytes();
     key(QUEUE, &[&[QUEUE_TRASH], &secs, object.as_bytes(), &group.to_be_bytes()])
+}
+
+/// A group that waits for nothing but its tombstone.
+pub fn queue_evicted(object: Cid, group: u32) -> Vec<u8> {
+    key(QUEUE, &[&[QUEUE_EVICTED], object.as_bytes(), &group.to_be_bytes()])
+}
+
+/// A dead record whose blocks can be given back.
+pub fn queue_punch(at: Position) -> Vec<u8> {
+    key(QUEUE, &[&[QUEUE_PUNCH], &at.segment.to_be_bytes(), &at.offset.to_be_bytes()])
+}
+
+/// A dead record.
+pub fn dead(at: Position) -> Vec<u8> {
+    key(DEAD, &[&at.segment.to_be_bytes(), &at.offset.to_be_bytes()])
+}
+
+/// A segment's figures.
+pub fn segment(number: u32) -> Vec<u8> {
+    key(SEGMENT, &[&number.to_be_bytes()])
+}
+
+/// The newest segment that is gone.
+pub fn gone() -> Vec<u8> {
+    vec![GONE]
 }
 
 /// The keys of a queue up to and including a running second: start and end.
@@ -260,6 +318,12 @@ impl<'a> KeyParts<'a> {
     /// The next byte.
     pub fn byte(&mut self) -> Option<u8> {
         self.take().map(|[byte]| byte)
+    }
+
+    /// The next 12 bytes as a place in the log.
+    pub fn position(&mut self) -> Option<Position> {
+        let segment = self.u32()?;
+        Some(Position { segment, offset: self.u64()? })
     }
 
     /// The next 6 bytes as a slot.

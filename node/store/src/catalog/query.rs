@@ -3,10 +3,13 @@
 
 use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot, UploadId};
 
-use super::entries::{GroupEntry, Kept, LeaseState, UploadEntry, decode, malformed};
+use super::entries::{
+    DeadRecord, GroupEntry, Kept, LeaseState, SegmentEntry, UploadEntry, decode, malformed,
+};
 use super::keys::{self, KeyParts, prefix_end};
 use super::usage::Usage;
 use super::{HeldGroup, IndexError, KvRead, Pairs, Thing};
+use crate::record::Position;
 
 /// Slots of one group at most: 64 stripes of 256 shards.
 pub(super) const GROUP_SLOTS_MAX: usize = 64 * 256;
@@ -70,6 +73,11 @@ impl<K: KvRead + ?Sized> Catalog<'_, K> {
     /// A group, also one in the trash.
     pub fn group(&self, object: Cid, group: u32) -> Result<Option<GroupEntry>, IndexError> {
         self.entry(&keys::group(object, group))
+    }
+
+    /// Where a group's span is.
+    pub fn span(&self, object: Cid, group: u32) -> Result<Option<Position>, IndexError> {
+        self.entry(&keys::span(object, group))
     }
 
     /// Whether a lease covers a group.
@@ -226,7 +234,7 @@ impl<K: KvRead + ?Sized> Catalog<'_, K> {
         self.due(keys::QUEUE_TRASH, until, limit, |parts| Some((parts.cid()?, parts.u32()?)))
     }
 
-    fn due<T>(
+    pub(super) fn due<T>(
         &self,
         queue: u8,
         until: u64,
@@ -237,6 +245,61 @@ impl<K: KvRead + ?Sized> Catalog<'_, K> {
         let pairs = self.0.range(&start, &end, limit)?;
         let parse = |key: &[u8]| parse(&mut KeyParts::after(key, 2 + 8));
         pairs.iter().map(|(key, _)| parse(key).ok_or_else(|| malformed(key))).collect()
+    }
+
+    /// Groups that wait for nothing but their tombstone.
+    pub fn evicted(&self, limit: usize) -> Result<Vec<(Cid, u32)>, IndexError> {
+        let pairs = self.under(&[keys::QUEUE, keys::QUEUE_EVICTED], limit)?;
+        pairs.iter().map(|(key, _)| group_of(key, 2)).collect()
+    }
+
+    /// The oldest segment that has records.
+    pub fn oldest_segment(&self) -> Result<Option<(u32, SegmentEntry)>, IndexError> {
+        let Some((key, value)) = self.under(&[keys::SEGMENT], 1)?.pop() else { return Ok(None) };
+        let number = KeyParts::after(&key, 1).u32().ok_or_else(|| malformed(&key))?;
+        Ok(Some((number, decode(&key, &value)?)))
+    }
+
+    /// A segment's figures.
+    pub fn segment(&self, number: u32) -> Result<SegmentEntry, IndexError> {
+        Ok(self.entry(&keys::segment(number))?.unwrap_or_default())
+    }
+
+    /// The newest segment that is gone; 0 for none.
+    pub fn gone_through(&self) -> Result<u32, IndexError> {
+        Ok(self.entry(&keys::gone())?.unwrap_or(0))
+    }
+
+    /// A dead record.
+    pub fn dead_record(&self, at: Position) -> Result<Option<DeadRecord>, IndexError> {
+        self.entry(&keys::dead(at))
+    }
+
+    /// Dead records of a segment that start before `until`, in order.
+    pub fn dead_records(
+        &self,
+        segment: u32,
+        until: u64,
+        limit: usize,
+    ) -> Result<Vec<(Position, DeadRecord)>, IndexError> {
+        let end = keys::dead(Position { segment, offset: until });
+        let pairs = self.0.range(&keys::dead(Position { segment, offset: 0 }), &end, limit)?;
+        let parse = |(key, value): &(Vec<u8>, Vec<u8>)| {
+            let at = KeyParts::after(key, 1).position().ok_or_else(|| malformed(key))?;
+            Ok((at, decode(key, value)?))
+        };
+        pairs.iter().map(parse).collect()
+    }
+
+    /// Dead records with blocks that can be given back, in order of place.
+    pub fn punchable(&self, limit: usize) -> Result<Vec<(Position, DeadRecord)>, IndexError> {
+        let mut found = Vec::new();
+        for (key, _) in self.under(&[keys::QUEUE, keys::QUEUE_PUNCH], limit)? {
+            let at = KeyParts::after(&key, 2).position().ok_or_else(|| malformed(&key))?;
+            let record = self.dead_record(at)?.ok_or_else(|| malformed(&key))?;
+            found.push((at, record));
+        }
+        Ok(found)
     }
 
     /// Shards and blocks that wait for their tombstone.

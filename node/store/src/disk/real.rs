@@ -3,17 +3,26 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Read, Write};
+use std::num::NonZeroU64;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{FlockOperation, flock, statvfs};
+use rustix::fs::{
+    Advice, FallocateFlags, FlockOperation, OFlags, fadvise, fallocate, flock, statvfs,
+};
+use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::{Disk, DiskFile};
+use crate::record::to_len;
 
 /// Slices handed to one `pwritev`; Linux takes 1024 at most.
 const VECTOR_PARTS_MAX: usize = 512;
+
+/// What the system caches and frees in.
+const PAGE_BYTES: u64 = 4096;
 
 /// A directory of the file system.
 #[derive(Debug, Clone)]
@@ -44,12 +53,12 @@ impl Disk for RealDisk {
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
-        Ok(Arc::new(RealFile { file: options.open(self.path.join(name))? }))
+        Ok(Arc::new(RealFile::new(options.open(self.path.join(name))?)))
     }
 
     fn open(&self, name: &str, writable: bool) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(writable).open(self.path.join(name))?;
-        Ok(Arc::new(RealFile { file }))
+        Ok(Arc::new(RealFile::new(file)))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -79,6 +88,52 @@ impl Disk for RealDisk {
 #[derive(Debug)]
 struct RealFile {
     file: File,
+    /// For reads past the system's memory, once somebody wants one.
+    direct: OnceLock<Option<File>>,
+}
+
+impl RealFile {
+    fn new(file: File) -> Self {
+        Self { file, direct: OnceLock::new() }
+    }
+
+    /// A second handle whose reads do not come from memory; `None` where there is none to have.
+    fn direct(&self) -> Option<&File> {
+        let open = || {
+            let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            let flags = i32::try_from(OFlags::DIRECT.bits()).ok()?;
+            OpenOptions::new().read(true).custom_flags(flags).open(path).ok()
+        };
+        self.direct.get_or_init(open).as_ref()
+    }
+
+    /// Drops what the system has of these bytes in memory, as far as it follows the advice.
+    fn forget(&self, offset: u64, len: u64) -> io::Result<()> {
+        // Pages that are only touched in part would stay.
+        let start = offset / PAGE_BYTES * PAGE_BYTES;
+        let end = offset.saturating_add(len).next_multiple_of(PAGE_BYTES);
+        Ok(fadvise(&self.file, start, NonZeroU64::new(end - start), Advice::DontNeed)?)
+    }
+}
+
+/// Reads whole blocks from the disk until the buffer is full or the file ends.
+fn fill_directly(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => {
+                filled += read;
+                // Only the end of the file is no whole block.
+                if !(read as u64).is_multiple_of(PAGE_BYTES) {
+                    break;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 impl DiskFile for RealFile {
@@ -112,6 +167,33 @@ impl DiskFile for RealFile {
             }
         }
         Ok(filled)
+    }
+
+    fn read_cold_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        // Direct reads want whole blocks, in the file and in memory.
+        let start = offset / PAGE_BYTES * PAGE_BYTES;
+        let end = (offset + buffer.len() as u64).next_multiple_of(PAGE_BYTES);
+        let (lead, span) = (to_len(offset - start), to_len(end - start));
+        let mut space = vec![0; span + to_len(PAGE_BYTES)];
+        let aligned = space.as_ptr().align_offset(to_len(PAGE_BYTES));
+        let space = &mut space[aligned..aligned + span];
+        let direct = self.direct().map(|file| fill_directly(file, start, space));
+        // A file system may refuse them only now; then its advice has to do.
+        let Some(Ok(filled)) = direct else {
+            self.forget(offset, buffer.len() as u64)?;
+            return self.read_at(offset, buffer);
+        };
+        let have = filled.saturating_sub(lead).min(buffer.len());
+        buffer[..have].copy_from_slice(&space[lead..lead + have]);
+        Ok(have)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match fallocate(&self.file, mode, offset, len) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Err(io::ErrorKind::Unsupported.into()),
+            outcome => Ok(outcome?),
+        }
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -25,6 +25,8 @@ pub enum Fault {
     Write(u64),
     /// Writes beyond this many bytes in all find no space.
     Capacity(u64),
+    /// Holes cannot be punched on this file system.
+    NoHoles,
     /// The power goes before this write or sync (counted together): nothing works any more.
     PowerOff(u64),
 }
@@ -259,7 +261,7 @@ impl State {
         match fault {
             Fault::NoSpaceFrom(first) => self.write_count >= first,
             Fault::Capacity(bytes) => self.stored_bytes() >= bytes,
-            Fault::Sync(_) | Fault::Write(_) | Fault::PowerOff(_) => false,
+            Fault::Sync(_) | Fault::Write(_) | Fault::NoHoles | Fault::PowerOff(_) => false,
         }
     }
 
@@ -285,6 +287,20 @@ impl State {
         Ok(())
     }
 
+    /// Counts a hole as a write that is never short of space.
+    fn admit_punch(&mut self) -> io::Result<()> {
+        if self.is_off() {
+            return Err(io::Error::other("the power is off"));
+        }
+        if self.faults.contains(&Fault::NoHoles) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let ordinal = self.write_count;
+        self.write_count += 1;
+        let broken = self.faults.contains(&Fault::Write(ordinal));
+        if broken { Err(io::Error::other("simulated punch failure")) } else { Ok(()) }
+    }
+
     /// How many of `wanted` bytes get written, and the error to answer with if not all.
     fn admit_write(&mut self, wanted: usize) -> (usize, Option<io::Error>) {
         if self.is_off() {
@@ -294,7 +310,7 @@ impl State {
         let full = self.faults.iter().any(|fault| match *fault {
             Fault::NoSpaceFrom(first) => ordinal >= first,
             Fault::Capacity(bytes) => self.stored_bytes() + wanted as u64 > bytes,
-            Fault::Sync(_) | Fault::Write(_) | Fault::PowerOff(_) => false,
+            Fault::Sync(_) | Fault::Write(_) | Fault::NoHoles | Fault::PowerOff(_) => false,
         });
         let broken = self.faults.contains(&Fault::Write(ordinal));
         self.write_count += 1;
@@ -332,6 +348,26 @@ impl DiskFile for SimFile {
         let read = buffer.len().min(file.len() - start);
         buffer[..read].copy_from_slice(&file[start..start + read]);
         Ok(read)
+    }
+
+    /// Reads never come from anywhere but the one state.
+    fn read_cold_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read_at(offset, buffer)
+    }
+
+    /// A write of zeros that needs no room, torn and lost like any other.
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.admit_punch()?;
+        let size = |bytes: u64| usize::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput);
+        let (offset, len) = (size(offset)?, size(len)?);
+        let inode = &mut state.files[self.inode];
+        // The file keeps its length.
+        let end = inode.cached.len().min(offset.saturating_add(len));
+        let write = Write { offset, bytes: vec![0; end.saturating_sub(offset)] };
+        write.apply(&mut inode.cached);
+        inode.unsynced.push(write);
+        Ok(())
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -31,13 +31,17 @@ pub enum Kind {
     Tombstone = 8,
     /// Running time.
     Clock = 9,
+    /// Bytes were given back.
+    Reclaim = 10,
+    /// What a group's holder keeps of the object's list of shards.
+    Span = 11,
     /// Reserved for volumes.
     Journal = 15,
 }
 
 impl Kind {
     /// All kinds, by number.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Shard,
         Self::Slot,
         Self::Block,
@@ -47,6 +51,8 @@ impl Kind {
         Self::Lease,
         Self::Tombstone,
         Self::Clock,
+        Self::Reclaim,
+        Self::Span,
         Self::Journal,
     ];
 
@@ -72,6 +78,8 @@ impl Kind {
             Self::Lease => "lease",
             Self::Tombstone => "tombstone",
             Self::Clock => "clock",
+            Self::Reclaim => "reclaim",
+            Self::Span => "span",
             Self::Journal => "journal",
         }
     }

@@ -7,7 +7,7 @@ use supernode_protocol::lease::Expiry;
 
 use super::{
     Body, Draft, Freed, HEADER_BYTES, Header, HeaderError, Holder, Kind, LeaseChange, Payload,
-    Placed, Shape,
+    Placed, Position, Reclaim, Shape, Span,
 };
 
 fn holder() -> Holder {
@@ -30,6 +30,10 @@ fn bodies() -> Vec<Body> {
         Body::Tombstone(Freed::Block),
         Body::Tombstone(Freed::Group { group: 2 }),
         Body::Clock { stopped: true },
+        Body::Reclaim(Reclaim::Punched { records: vec![Position { segment: 1, offset: 8192 }] }),
+        Body::Reclaim(Reclaim::Cleared { segment: 1, until: 1 << 20 }),
+        Body::Reclaim(Reclaim::Gone { through: 7 }),
+        Body::Span(Span { group: 3, bytes: vec![9; 100] }),
         Body::Journal(vec![1, 2, 3]),
     ]
 }

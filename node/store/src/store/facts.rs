@@ -51,7 +51,7 @@ fn facts_of(object_bytes: u64, stripe_first: u32, page: &Page) -> CommitFacts {
     let mut facts = CommitFacts { object_bytes, ..CommitFacts::default() };
     for (stripe, extent) in (stripe_first..).zip(page.stripes()) {
         for (index, shard) in (0..).zip(&extent.shards) {
-            facts.shards.insert(Slot { stripe, index }, *shard);
+            facts.shards.insert(Slot { stripe, index }, (*shard, extent.shard_len));
         }
     }
     facts

@@ -14,7 +14,7 @@ use supernode_protocol::placement::PlacementRecord;
 use supernode_protocol::signed::Signed;
 
 use super::model::{Fact, Model, Numbered};
-use super::{CommitFacts, Done, Op, Writer, WriterParts};
+use super::{CommitFacts, Done, Op, ReclaimJob, Reclaimed, Writer, WriterParts};
 use crate::buffer::FilledShard;
 use crate::catalog::{Catalog, KvRead, Thing, apply, check, dump_lines, keys, thing_of, visit};
 use crate::config::StoreConfig;
@@ -23,9 +23,13 @@ use crate::error::StoreError;
 use crate::index::{Index, MapKv, Mark, MemoryIndex, OpenFailure};
 use crate::metrics::Counters;
 use crate::reader::Reader;
+use crate::record::Span;
 use crate::recovery::{IndexSource, Layout, Recovery, entry_of, replay};
 use crate::sample::{Client, Object, Recipe, Terms, object};
 use crate::segment::{FoundRecord, Segments};
+
+/// The object whose shards have whole disk blocks inside.
+pub const LARGE: usize = 3;
 
 /// Who and what there is.
 pub struct World {
@@ -40,16 +44,19 @@ pub enum Action {
     PutBlock { client: usize, upload: UploadId, object: usize, group: usize },
     Commit { client: usize, object: usize, group: usize, terms: Terms },
     Place { client: usize, object: usize, group: usize, epoch: u64 },
+    KeepSpan { object: usize, group: u32, len: usize },
     Renew { client: usize, lease: LeaseId, secs: u64 },
     Release { client: usize, lease: LeaseId },
 }
 
 impl World {
-    /// Two clients; objects with several groups, with equal shards, and one of zeros.
+    /// Two clients; objects with several groups, with equal shards, one of zeros, a larger one.
     pub fn new() -> Self {
         let small = Recipe::small(1);
         let zeros = Recipe { zeros: true, widths: (10, 4), ..Recipe::small(4) };
-        let recipes = [small, Recipe { group_count: 2, ..Recipe::small(2) }, zeros];
+        // Large enough to have whole disk blocks inside its shards.
+        let large = Recipe { stripe_bytes: 20_000, ..Recipe::small(5) };
+        let recipes = [small, Recipe { group_count: 2, ..Recipe::small(2) }, zeros, large];
         Self {
             clients: vec![Client::new(1), Client::new(2)],
             objects: recipes.into_iter().map(object).collect(),
@@ -105,6 +112,10 @@ impl World {
             Action::Place { client, object, group, epoch } => {
                 Op::Place { record: Box::new(self.placement(client, object, group, epoch)) }
             }
+            Action::KeepSpan { object, group, len } => Op::KeepSpan {
+                object: self.objects[object].cid,
+                span: Span { group, bytes: vec![7; len] },
+            },
             Action::Renew { client, lease, secs } => Op::Renew {
                 caller: self.clients[client].id,
                 lease,
@@ -121,7 +132,7 @@ impl World {
         let shards = object.groups[group].shards.iter();
         CommitFacts {
             object_bytes: object.size,
-            shards: shards.map(|(slot, id, _)| (*slot, *id)).collect(),
+            shards: shards.map(|(slot, id, bytes)| (*slot, (*id, bytes.len() as u64))).collect(),
         }
     }
 
@@ -156,7 +167,7 @@ impl World {
         let (upload, lease) = (terms.upload, terms.lease);
         let any =
             if random.random_bool(0.2) { LeaseId::from_bytes(*upload.as_bytes()) } else { lease };
-        match random.random_range(0..12) {
+        match random.random_range(0..13) {
             0..3 => self.whole_group(client, object, group, terms),
             3..6 => {
                 let shards = self.objects[object].groups[group].shards.len();
@@ -166,7 +177,11 @@ impl World {
             6 => vec![Action::PutBlock { client, upload, object, group }],
             7 => vec![Action::Commit { client, object, group, terms }],
             8 => vec![Action::Place { client, object, group, epoch: terms.epoch }],
-            9 => vec![Action::Renew { client, lease, secs: random.random_range(1..400) }],
+            9 => {
+                let group = u32::try_from(group).expect("few groups");
+                vec![Action::KeepSpan { object, group, len: random.random_range(0..3000) }]
+            }
+            10 => vec![Action::Renew { client, lease, secs: random.random_range(1..400) }],
             _ => vec![Action::Release { client, lease: any }],
         }
     }
@@ -207,6 +222,11 @@ pub struct Lab {
     pub reader: Arc<Reader>,
     index: Arc<MemoryIndex>,
     index_at_boot: Arc<MemoryIndex>,
+    /// A slice whose outcome the writer has not heard of yet.
+    outstanding: Option<Reclaimed>,
+    /// Holes made and segments removed so far.
+    pub punched: usize,
+    pub unlinked: usize,
     seed: u64,
 }
 
@@ -270,8 +290,41 @@ impl Lab {
             reader,
             index_at_boot: Arc::new(index.snapshot()),
             index,
+            outstanding: None,
+            punched: 0,
+            unlinked: 0,
             seed,
         }
+    }
+
+    /// Gives freed bytes back, step by step: a slice is run in one and noted in the next, whatever
+    /// comes between them.
+    pub fn reclaim(&mut self, steps: u32) {
+        self.writer.advance(self.model.now);
+        let before = self.segment_files();
+        for _ in 0..steps {
+            let outcome = match self.outstanding.take() {
+                Some(done) => self.writer.reclaimed(done),
+                None => self.writer.reclaim().map(|job| {
+                    self.punched += usize::from(matches!(job, Some(ReclaimJob::Punch(_))));
+                    self.outstanding = job.map(|job| job.run(self.reader.segments()));
+                }),
+            };
+            if self.disk.is_off() {
+                break;
+            }
+            outcome.unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
+        }
+        self.unlinked += before.saturating_sub(self.segment_files());
+        let mark = self.writer.mark;
+        self.model.follow(mark.sequence + 1, mark.running_secs);
+        if !self.disk.is_off() {
+            self.compare_live();
+        }
+    }
+
+    fn segment_files(&self) -> usize {
+        self.reader.segments().numbers().expect("a directory in memory").len()
     }
 
     /// Does a batch to store and model; with the power cut somewhere, the store is down afterwards
@@ -357,6 +410,7 @@ impl Lab {
             IndexFate::Lost => Arc::default(),
             IndexFate::Older => Arc::new(self.index_at_boot.snapshot()),
         };
+        self.outstanding = None;
         self.adopt_survivors();
         let booted = boot(&self.disk, &self.index, &self.config);
         let (writer, reader, index) =
@@ -381,7 +435,12 @@ impl Lab {
             }
             let (sequence, at) = (found.header.sequence, found.header.running_secs);
             let survivor = Numbered { sequence, at, fact: Fact::of(&found) };
-            assert!(maybe.contains(&survivor), "seed {seed}: {survivor:?}");
+            let own = matches!(survivor.fact, Fact::Clock | Fact::Reclaim);
+            // Uploads that are idle at the same tick end in the order of their last use, roughly.
+            let is_idle = matches!(survivor.fact, Fact::Abandon(_));
+            let planned = |maybe: &Numbered| is_idle && maybe.fact == survivor.fact;
+            let expected = own || maybe.contains(&survivor) || maybe.iter().any(planned);
+            assert!(expected, "seed {seed}: {survivor:?}");
             model.apply(&survivor);
         });
         assert!(last + 1 >= base, "seed {}: acknowledged up to {base}, found {last}", self.seed);
@@ -423,8 +482,18 @@ impl Lab {
 
     /// Readers see what the model says.
     pub fn compare_live(&self) {
+        let is_tombstone = |line: &String| line.starts_with("tombstone ");
         let lines = dump_lines(&**self.reader.overlay()).expect("a sound index");
-        assert_eq!(lines, self.model.lines(), "seed {}: store and model", self.seed);
+        let (buried, lines): (Vec<_>, Vec<_>) = lines.into_iter().partition(is_tombstone);
+        let (all, expected): (Vec<_>, Vec<_>) =
+            self.model.lines().into_iter().partition(is_tombstone);
+        assert_eq!(lines, expected, "seed {}: store and model", self.seed);
+        let known = buried.iter().all(|line| all.contains(line));
+        let catalog = self.reader.catalog();
+        let gone = catalog.gone_through().expect("a sound index") > 0;
+        let oldest = catalog.oldest_segment().expect("a sound index");
+        let leaving = gone || oldest.is_some_and(|(_, segment)| segment.returned > 0);
+        assert!(known && (leaving || buried == all), "seed {}: tombstones", self.seed);
     }
 
     fn read_everything(&self) {

@@ -31,6 +31,7 @@ struct Group {
     placement: Signed<PlacementRecord>,
     leases: BTreeSet<LeaseId>,
     trashed: Option<u64>,
+    span: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -49,11 +50,14 @@ pub enum Fact {
     BlockRef(NodeId, UploadId, Cid),
     Commit(Box<Commit>, u64),
     Placement(Box<Signed<PlacementRecord>>),
+    Span(Cid, u32),
     Renew(LeaseId, u64),
     End(LeaseId),
     Abandon(UploadId),
     BuryGroup(Cid, u32),
     Bury(Thing),
+    /// Bytes were given back: nothing that a reader could notice.
+    Reclaim,
     Clock,
 }
 
@@ -74,6 +78,7 @@ impl Fact {
             Body::BlockRef(holder) => Self::BlockRef(holder.owner, holder.upload, cid),
             Body::Commit(body) => Self::Commit(Box::new(body.commit.clone()), body.object_bytes),
             Body::Placement(record) => Self::Placement(record.clone()),
+            Body::Span(span) => Self::Span(cid, span.group),
             Body::Lease(LeaseChange::Renew { lease, expiry: Expiry::RunningSeconds(secs) }) => {
                 Self::Renew(*lease, *secs)
             }
@@ -85,6 +90,7 @@ impl Fact {
             Body::Tombstone(Freed::Block) => Self::Bury(Thing::Block(cid)),
             Body::Tombstone(Freed::Group { group }) => Self::BuryGroup(cid, *group),
             Body::Clock { .. } => Self::Clock,
+            Body::Reclaim(_) => Self::Reclaim,
             other => panic!("no test writes {other:?}"),
         }
     }
@@ -188,6 +194,12 @@ impl Model {
                 let held = self.groups.get(&(body.object, body.group));
                 held.is_some_and(|held| held.trashed.is_none())
                     .then(|| Fact::Placement(Box::new(record)))
+            }
+            Action::KeepSpan { object, group, .. } => {
+                let (cid, group) = (world.objects[*object].cid, *group);
+                let held = self.groups.get(&(cid, group));
+                let live = held.is_some_and(|held| held.trashed.is_none());
+                live.then_some(Fact::Span(cid, group))
             }
             Action::Renew { client, lease, secs } => {
                 let caller = world.clients[*client].id;
@@ -306,6 +318,10 @@ impl Model {
                     keep_newer(&mut group.placement, record);
                 }
             }
+            Fact::Span(object, group) => {
+                let group = self.groups.get_mut(&(*object, *group));
+                group.into_iter().for_each(|group| group.span = true);
+            }
             Fact::Renew(lease, secs) => {
                 let end = self.now + secs;
                 self.leases.get_mut(lease).into_iter().for_each(|lease| lease.end = end);
@@ -318,7 +334,7 @@ impl Model {
                     self.tombstones.insert(*thing);
                 }
             }
-            Fact::Clock => {}
+            Fact::Clock | Fact::Reclaim => {}
         }
     }
 
@@ -343,6 +359,7 @@ impl Model {
             placement: commit.placement.clone(),
             leases: BTreeSet::new(),
             trashed: None,
+            span: false,
         });
         group.trashed = None;
         keep_newer(&mut group.placement, &commit.placement);
@@ -377,7 +394,13 @@ impl Model {
         }
     }
 
-    /// What a dump of a store in this state says.
+    /// The store wrote of its own accord up to here; nothing that is kept has changed.
+    pub fn follow(&mut self, sequence_next: u64, recorded: u64) {
+        (self.sequence_next, self.recorded) = (sequence_next, recorded);
+    }
+
+    /// What a dump of a store in this state says. Tombstones leave with their segments, which the
+    /// model knows nothing of: it has all of them.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for (thing, len) in &self.things {
@@ -404,6 +427,7 @@ impl Model {
             for (Slot { stripe, index }, shard) in &group.slots {
                 lines.push(format!("slot object {object} {number} {stripe} {index} {shard}"));
             }
+            lines.extend(group.span.then(|| format!("span object {object} {number}")));
             let covers =
                 group.leases.iter().map(|lease| format!("cover {lease} {object} {number}"));
             lines.extend(covers);

@@ -14,7 +14,7 @@ use super::{Planned, Writer};
 use crate::buffer::FilledShard;
 use crate::catalog::{Catalog, KvRead, State, Thing};
 use crate::error::StoreError;
-use crate::record::{Body, CommitBody, Holder, LeaseChange, Payload, Placed, Position};
+use crate::record::{Body, CommitBody, Holder, LeaseChange, Payload, Placed, Position, Span};
 
 /// What the store is asked to write. Bodies are verified before they get here.
 #[derive(Debug)]
@@ -61,10 +61,29 @@ pub enum Op {
         /// The record.
         record: Box<Signed<PlacementRecord>>,
     },
+    /// Keeps bytes with a group.
+    KeepSpan {
+        /// The object.
+        object: Cid,
+        /// Which group, and what.
+        span: Span,
+    },
     /// Ends a lease, or an upload.
     Release {
         /// The authenticated peer.
         caller: NodeId,
+        /// Which.
+        lease: LeaseId,
+    },
+    /// Moves the end of a deal lease, by the chain's word.
+    MoveDeal {
+        /// Which.
+        lease: LeaseId,
+        /// The finalised height at which it ends.
+        height: u64,
+    },
+    /// Ends a deal lease, by the chain's word.
+    EndDeal {
         /// Which.
         lease: LeaseId,
     },
@@ -85,7 +104,7 @@ pub struct CommitFacts {
     /// Size of the whole object.
     pub object_bytes: u64,
     /// Which shard belongs into which slot of the group.
-    pub shards: HashMap<Slot, ShardId>,
+    pub shards: HashMap<Slot, (ShardId, u64)>,
 }
 
 impl Op {
@@ -125,12 +144,23 @@ impl Writer {
             }
             Op::Commit { caller, commit, facts } => self.plan_commit(caller, *commit, &facts),
             Op::Place { record } => self.plan_placement(record),
+            Op::KeepSpan { object, span } => {
+                self.demand_group(object, span.group)?;
+                let body = Body::Span(span);
+                Ok(Planned { id: *object.as_bytes(), body, payload: Payload::None })
+            }
             Op::Release { caller, lease } => self.plan_release(caller, lease),
+            Op::MoveDeal { lease, height } => {
+                let expiry = Expiry::FinalisedHeight(height);
+                self.plan_deal(lease, LeaseChange::Renew { lease, expiry })
+            }
+            Op::EndDeal { lease } => self.plan_deal(lease, LeaseChange::Expire { lease }),
             Op::Renew { caller, lease, expiry } => {
                 let view = self.overlay.stage();
                 let state = Catalog(&view).lease(lease)?;
                 let state = state.ok_or(StoreError::LeaseNotFound { lease })?;
                 demand_owner(caller, state.owner, || format!("lease {lease}"))?;
+                demand_no_deal(lease, state.kind)?;
                 check_expiry(state.kind, expiry)?;
                 Ok(Planned::lease(lease.as_bytes(), LeaseChange::Renew { lease, expiry }))
             }
@@ -232,7 +262,8 @@ impl Writer {
         let uploaded =
             catalog.upload_slots(commit.upload, commit.stripe_first, commit.stripe_count)?;
         for (slot, shard) in uploaded {
-            if facts.shards.get(&slot) != Some(&shard) {
+            let len = catalog.kept(Thing::Shard(shard))?.map(|kept| kept.len);
+            if facts.shards.get(&slot).copied() != len.map(|len| (shard, len)) {
                 let Slot { stripe, index } = slot;
                 let reason = "differs from the one in the manifest";
                 return bad(format!(
@@ -250,13 +281,27 @@ impl Writer {
             let body = record.body_unverified();
             (body.object, body.group)
         };
+        self.demand_group(object, group)?;
+        let id = *object.as_bytes();
+        Ok(Planned { id, body: Body::Placement(record), payload: Payload::None })
+    }
+
+    fn demand_group(&self, object: Cid, group: u32) -> Result<(), StoreError> {
         let view = self.overlay.stage();
         let entry = Catalog(&view).group(object, group)?;
         entry
             .filter(|entry| entry.trashed_secs.is_none())
-            .ok_or(StoreError::GroupNotFound { object, group })?;
-        let id = *object.as_bytes();
-        Ok(Planned { id, body: Body::Placement(record), payload: Payload::None })
+            .map(drop)
+            .ok_or(StoreError::GroupNotFound { object, group })
+    }
+
+    fn plan_deal(&self, lease: LeaseId, change: LeaseChange) -> Result<Planned, StoreError> {
+        let view = self.overlay.stage();
+        let state = Catalog(&view).lease(lease)?;
+        state
+            .filter(|state| state.kind == LeaseKind::Deal)
+            .ok_or(StoreError::LeaseNotFound { lease })?;
+        Ok(Planned::lease(lease.as_bytes(), change))
     }
 
     fn plan_release(&self, caller: NodeId, lease: LeaseId) -> Result<Planned, StoreError> {
@@ -264,6 +309,7 @@ impl Writer {
         let catalog = Catalog(&view);
         if let Some(state) = catalog.lease(lease)? {
             demand_owner(caller, state.owner, || format!("lease {lease}"))?;
+            demand_no_deal(lease, state.kind)?;
             return Ok(Planned::lease(lease.as_bytes(), LeaseChange::Release { lease }));
         }
         // An upload is a lease too: the one its id names.
@@ -272,6 +318,11 @@ impl Writer {
         demand_owner(caller, entry.owner, || format!("upload {upload}"))?;
         Ok(Planned::lease(upload.as_bytes(), LeaseChange::Abandon { upload }))
     }
+}
+
+/// Peers have no say in when a deal ends.
+fn demand_no_deal(lease: LeaseId, kind: LeaseKind) -> Result<(), StoreError> {
+    if kind == LeaseKind::Deal { Err(StoreError::DealLease { lease }) } else { Ok(()) }
 }
 
 fn demand_owner(

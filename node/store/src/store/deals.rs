@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What follows the chain: deal leases, and proofs of what they cover.
+//!
+//! Whoever calls these has read finalised blocks and keeps the rules for it (the buffer against
+//! reorganisations, the word of other endpoints). The store does what it is told, at once.
+
+use bytes::Bytes;
+use supernode_protocol::ids::{Cid, LeaseId, ShardId, Slot};
+use supernode_protocol::lease::{Expiry, LeaseKind};
+use supernode_protocol::tree::ChunkProof;
+use supernode_protocol::wire::Ack;
+
+use super::Store;
+use crate::catalog::{DealLease, DealSlot};
+use crate::error::StoreError;
+use crate::record::Span;
+use crate::writer::Op;
+
+/// Bytes kept with a group at most.
+const SPAN_BYTES_MAX: usize = 16 << 10;
+
+impl Store {
+    /// Deal leases in order, after a cursor.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub async fn deals(
+        &self,
+        after: Option<LeaseId>,
+        limit: usize,
+    ) -> Result<Vec<DealLease>, StoreError> {
+        self.blocking(move |reader| Ok(reader.catalog().deals(after, limit)?)).await
+    }
+
+    /// One deal lease; `None` also for leases of other kinds.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub async fn deal(&self, lease: LeaseId) -> Result<Option<DealLease>, StoreError> {
+        self.blocking(move |reader| Ok(reader.catalog().deal(lease)?)).await
+    }
+
+    /// The stored end of a deal lease, by one lookup; `None` if there is no such lease.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub async fn deal_end(&self, lease: LeaseId) -> Result<Option<u64>, StoreError> {
+        self.blocking(move |reader| {
+            let state = reader.catalog().lease(lease)?;
+            Ok(state.and_then(|state| match (state.kind, state.expiry) {
+                (LeaseKind::Deal, Expiry::FinalisedHeight(height)) => Some(height),
+                _ => None,
+            }))
+        })
+        .await
+    }
+
+    /// Groups of an object that a lease covers here, in order.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub async fn groups_of(&self, lease: LeaseId, object: Cid) -> Result<Vec<u32>, StoreError> {
+        self.blocking(move |reader| Ok(reader.catalog().leased_groups(lease, object)?)).await
+    }
+
+    /// Deal leases whose end is at a finalised height or before it, in the order of `(end, lease)`,
+    /// after one such pair. Costs what is returned, however much is kept.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub async fn deals_due(
+        &self,
+        height: u64,
+        after: Option<(u64, LeaseId)>,
+        limit: usize,
+    ) -> Result<Vec<DealLease>, StoreError> {
+        self.blocking(move |reader| Ok(reader.catalog().deals_due(height, after, limit)?)).await
+    }
+
+    /// Moves the end of a deal lease, earlier or later, as the chain says; from then on no commit
+    /// moves it. Says whether anything changed: the same word twice is one record.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseNotFound`], also for a lease that is no deal's.
+    pub async fn move_deal(&self, lease: LeaseId, height: u64) -> Result<bool, StoreError> {
+        let said = self
+            .blocking(move |reader| {
+                let state = reader.catalog().lease(lease)?;
+                Ok(state.is_some_and(|state| {
+                    state.is_settled() && state.expiry == Expiry::FinalisedHeight(height)
+                }))
+            })
+            .await?;
+        if !said {
+            self.perform(Op::MoveDeal { lease, height }).await?;
+        }
+        Ok(!said)
+    }
+
+    /// Ends a deal lease now; groups that nothing else covers go to the trash.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseNotFound`], also for a lease that is no deal's.
+    pub async fn end_deal(&self, lease: LeaseId) -> Result<Ack, StoreError> {
+        Ok(self.perform(Op::EndDeal { lease }).await?.ack)
+    }
+
+    /// What is here of a slot of an object that a lease covers; `None` if nothing is.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub async fn slot(
+        &self,
+        lease: LeaseId,
+        object: Cid,
+        slot: Slot,
+    ) -> Result<Option<DealSlot>, StoreError> {
+        self.blocking(move |reader| Ok(reader.catalog().leased_slot(lease, object, slot)?)).await
+    }
+
+    /// Keeps bytes with a group that is held here: what a holder needs of the object's list of
+    /// shards to prove its own place in it. A later call replaces them; they go with the group.
+    ///
+    /// # Errors
+    /// [`StoreError::GroupNotFound`], [`StoreError::TooMany`] beyond 16 KiB.
+    pub async fn keep_span(
+        &self,
+        object: Cid,
+        group: u32,
+        bytes: Bytes,
+    ) -> Result<Ack, StoreError> {
+        if bytes.len() > SPAN_BYTES_MAX {
+            let (count, max) = (bytes.len(), SPAN_BYTES_MAX);
+            return Err(StoreError::TooMany { what: "bytes of a span", count, max });
+        }
+        let span = Span { group, bytes: bytes.into() };
+        Ok(self.perform(Op::KeepSpan { object, span }).await?.ack)
+    }
+
+    /// What [`Self::keep_span`] kept with a group, if the group is held here.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], or what the disk says.
+    pub async fn span(&self, object: Cid, group: u32) -> Result<Option<Bytes>, StoreError> {
+        self.blocking(move |reader| reader.span(object, group)).await
+    }
+
+    /// Proves chunks of a shard, in the order asked for, from the disk and never from memory.
+    ///
+    /// # Errors
+    /// [`StoreError::ShardNotFound`], [`StoreError::Damaged`], [`StoreError::BadRange`] for a chunk
+    /// that does not exist, [`StoreError::TooMany`].
+    pub async fn prove(
+        &self,
+        shard: ShardId,
+        chunks: Vec<u64>,
+    ) -> Result<Vec<ChunkProof>, StoreError> {
+        self.blocking(move |reader| reader.prove(shard, &chunks)).await
+    }
+}

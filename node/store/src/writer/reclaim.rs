@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Giving bytes back: the writer decides, somebody else does the slow part, the writer notes it.
+//!
+//! ```text
+//! hole:    tombstone durable -> fence durable -> punch, sync -> "punched" record -> figures fall
+//! segment: nothing needs it  -> "gone" record durable        -> unlink, oldest first
+//! ```
+//!
+//! - A hole needs no record before it: what is dead stays dead, and punching twice does no harm. It
+//!   does need the **fence**, any record that was begun after everything so far was durable: from
+//!   it recovery knows that the dead record is no torn end, and does not look for its payload.
+//!   Records of older segments need none, because those have a stated end.
+//! - A segment's end is said before it is done, and one file at a time, each removal durable before
+//!   the next: what is left is always the last part of the log.
+//! - Both come in slices, and a slice is run beside the writer, which meanwhile writes on.
+
+use std::io;
+use std::sync::Arc;
+
+use super::{Planned, Writer};
+use crate::catalog::{Catalog, IndexError};
+use crate::error::StoreError;
+use crate::metrics::bump;
+use crate::record::{Body, Payload, Position, Reclaim};
+use crate::segment::{Segments, file_name};
+
+/// Holes punched in one slice, and their bytes.
+const PUNCH_RECORDS_MAX: usize = 256;
+const PUNCH_BYTES_MAX: u64 = 1 << 30;
+/// Dead records that one record forgets with their segment.
+const CLEAR_RECORDS_MAX: usize = 1024;
+/// Records that one slice writes about segments that go.
+const RETIRE_RECORDS_MAX: usize = 16;
+/// After a failure nothing is tried for this long.
+const PAUSE_SECS: u64 = 60;
+
+/// A part of a file that becomes a hole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hole {
+    /// The dead record.
+    at: Position,
+    /// First byte in the file.
+    start: u64,
+    /// Bytes.
+    len: u64,
+}
+
+/// A slice of slow work. Harmless to repeat, harmless to drop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReclaimJob {
+    /// Make holes.
+    Punch(Vec<Hole>),
+    /// Remove segment files up to this number.
+    Unlink {
+        /// The newest to go.
+        through: u32,
+    },
+}
+
+/// What came of a slice.
+#[derive(Debug)]
+pub struct Reclaimed {
+    job: ReclaimJob,
+    /// Records whose hole is durable, and its bytes.
+    punched: Vec<Position>,
+    punched_bytes: u64,
+    unlinked: u64,
+    failure: Option<io::Error>,
+}
+
+/// What the writer remembers between slices.
+#[derive(Debug)]
+pub(super) struct Reclaiming {
+    /// A slice is out.
+    is_busy: bool,
+    /// The file system makes holes.
+    can_punch: bool,
+    /// No segment is unreadable: somebody may want to restore that one, and what it needs.
+    can_unlink: bool,
+    /// Files up to this segment are gone.
+    unlinked_through: u32,
+    not_before_secs: u64,
+}
+
+impl ReclaimJob {
+    /// Does it. Blocks.
+    pub fn run(self, segments: &Segments) -> Reclaimed {
+        let mut done = Reclaimed {
+            job: self.clone(),
+            punched: Vec::new(),
+            punched_bytes: 0,
+            unlinked: 0,
+            failure: None,
+        };
+        let outcome = match self {
+            Self::Punch(holes) => holes
+                .chunk_by(|a, b| a.at.segment == b.at.segment)
+                .try_for_each(|holes| punch(segments, holes, &mut done)),
+            Self::Unlink { through } => unlink(segments, through, &mut done.unlinked),
+        };
+        done.failure = outcome.err();
+        done
+    }
+}
+
+/// Makes holes in one segment and makes them durable.
+fn punch(segments: &Segments, holes: &[Hole], done: &mut Reclaimed) -> io::Result<()> {
+    let Some(first) = holes.first() else { return Ok(()) };
+    let file = segments.disk().open(&file_name(first.at.segment), true)?;
+    holes.iter().try_for_each(|hole| file.punch(hole.start, hole.len))?;
+    file.sync_data()?;
+    done.punched.extend(holes.iter().map(|hole| hole.at));
+    done.punched_bytes += holes.iter().map(|hole| hole.len).sum::<u64>();
+    Ok(())
+}
+
+/// Removes segment files, the oldest first, each durably before the next.
+pub(crate) fn unlink(segments: &Segments, through: u32, removed: &mut u64) -> io::Result<()> {
+    let disk = Arc::clone(segments.disk());
+    for number in segments.numbers().map_err(io::Error::other)? {
+        if number > through {
+            break;
+        }
+        disk.remove(&file_name(number))?;
+        disk.sync_dir()?;
+        segments.forget(number);
+        *removed += 1;
+    }
+    Ok(())
+}
+
+impl Reclaiming {
+    pub(super) fn new(can_unlink: bool, unlinked_through: u32) -> Self {
+        Self { is_busy: false, can_punch: true, can_unlink, unlinked_through, not_before_secs: 0 }
+    }
+}
+
+impl Writer {
+    /// The next slice of bytes to give back, if there is any; its outcome is expected by
+    /// [`Self::reclaimed`] before there is another.
+    ///
+    /// # Errors
+    /// When a record about it cannot be written, or the index cannot be read.
+    pub fn reclaim(&mut self) -> Result<Option<ReclaimJob>, StoreError> {
+        let state = &self.reclaiming;
+        if state.is_busy || self.now < state.not_before_secs || !self.has_reclaimable()? {
+            return Ok(None);
+        }
+        // From here on the map holds nothing that is not durable.
+        self.sync()?;
+        for _ in 0..RETIRE_RECORDS_MAX {
+            let Some(record) = self.retirement()? else { break };
+            self.submit(record, None);
+            self.sync()?;
+        }
+        let job = match self.unlinkable()? {
+            Some(through) => Some(ReclaimJob::Unlink { through }),
+            None => self.punchable()?,
+        };
+        self.reclaiming.is_busy = job.is_some();
+        Ok(job)
+    }
+
+    /// Notes what came of a slice.
+    ///
+    /// # Errors
+    /// When the record about it cannot be written; the slice will be repeated.
+    pub fn reclaimed(&mut self, done: Reclaimed) -> Result<(), StoreError> {
+        self.reclaiming.is_busy = false;
+        bump(&self.counters.reclaimed_segments, done.unlinked);
+        if let Some(error) = &done.failure {
+            self.pause(error);
+        } else if let ReclaimJob::Unlink { through } = done.job {
+            self.reclaiming.unlinked_through = through;
+        }
+        if done.punched.is_empty() {
+            return Ok(());
+        }
+        self.submit(Planned::reclaim(Reclaim::Punched { records: done.punched }), None);
+        self.sync()?;
+        bump(&self.counters.reclaimed_bytes, done.punched_bytes);
+        Ok(())
+    }
+
+    fn pause(&mut self, error: &io::Error) {
+        if error.kind() == io::ErrorKind::Unsupported {
+            self.reclaiming.can_punch = false;
+            tracing::warn!(
+                "this file system makes no holes: freed bytes come back with whole segments only"
+            );
+        } else {
+            self.reclaiming.not_before_secs = self.now + PAUSE_SECS;
+            tracing::error!(%error, pause_secs = PAUSE_SECS, "freed bytes were not given back");
+        }
+    }
+
+    fn has_reclaimable(&self) -> Result<bool, IndexError> {
+        let view = self.overlay.stage();
+        let holes = self.reclaiming.can_punch && !Catalog(&view).punchable(1)?.is_empty();
+        Ok(holes || self.unlinkable()?.is_some() || self.retirement()?.is_some())
+    }
+
+    fn unlinkable(&self) -> Result<Option<u32>, IndexError> {
+        let through = Catalog(&self.overlay.stage()).gone_through()?;
+        let is_left = self.reclaiming.can_unlink && through > self.reclaiming.unlinked_through;
+        Ok(is_left.then_some(through))
+    }
+
+    /// The next record on the way out of the oldest segment, if nothing keeps it.
+    fn retirement(&self) -> Result<Option<Planned>, IndexError> {
+        let view = self.overlay.stage();
+        let Some((number, segment)) = Catalog(&view).oldest_segment()? else { return Ok(None) };
+        // The newest segment with a durable record stays: it says where the log is.
+        let stays = number >= self.mark.segment || segment.anchors > 0;
+        if stays || !self.reclaiming.can_unlink {
+            return Ok(None);
+        }
+        let dead = Catalog(&view).dead_records(number, u64::MAX, CLEAR_RECORDS_MAX)?;
+        Ok(Some(Planned::reclaim(match dead.last() {
+            Some((last, _)) => Reclaim::Cleared { segment: number, until: last.offset + 1 },
+            None => Reclaim::Gone { through: number },
+        })))
+    }
+
+    fn punchable(&mut self) -> Result<Option<ReclaimJob>, StoreError> {
+        if !self.reclaiming.can_punch {
+            return Ok(None);
+        }
+        let mut holes = Vec::new();
+        let mut bytes = 0;
+        for (at, record) in Catalog(&self.overlay.stage()).punchable(PUNCH_RECORDS_MAX)? {
+            if let Some((start, len)) = record.hole(at.offset)
+                && bytes < PUNCH_BYTES_MAX
+            {
+                bytes += len;
+                holes.push(Hole { at, start, len });
+            }
+        }
+        if holes.iter().any(|hole| hole.at.segment == self.mark.segment) {
+            self.submit(Planned::clock(false), None);
+            let before = self.mark.sequence;
+            self.sync()?;
+            if self.mark.sequence == before {
+                return Ok(None);
+            }
+        }
+        Ok((!holes.is_empty()).then_some(ReclaimJob::Punch(holes)))
+    }
+}
+
+impl Planned {
+    fn reclaim(reclaim: Reclaim) -> Self {
+        Self { id: [0; 32], body: Body::Reclaim(reclaim), payload: Payload::None }
+    }
+}
