@@ -6,6 +6,7 @@
 //!   losses the object now survives.
 //! - [`get`](Objects::get) finds an object by its CID alone and streams verified bytes out,
 //!   reconstructing what its holders have lost.
+//! - [`assignment`](Objects::assignment) collects what the chain wants to see of a put.
 //! - [`stat`](Objects::stat), [`list`](Objects::list) and [`release`](Objects::release) look at
 //!   and end what is kept.
 //!
@@ -16,6 +17,7 @@ pub mod class;
 pub mod network;
 pub mod placement;
 
+mod deal;
 mod durability;
 mod error;
 mod get;
@@ -33,11 +35,12 @@ use libp2p_identity::Keypair;
 use supernode_protocol::ids::{NodeId, ParseIdError};
 
 pub use self::class::Class;
+pub use self::deal::{AssignedGroup, Assignment, HolderReceipt};
 pub use self::durability::Durability;
 pub use self::error::{ErrorKind, GetError, PutError, SurvivedLosses};
 pub use self::get::{GetOptions, GetReport};
 pub use self::locate::LOCATE_TIMEOUT;
-pub use self::put::{PutOptions, PutReport};
+pub use self::put::{PlacedGroup, PutOptions, PutReport};
 pub use self::stat::{GroupStat, ListedObject, ObjectStat, ReleaseReport};
 
 /// Bytes of an operation done so far: the callback of a progress bar.

@@ -14,7 +14,8 @@ use supernode_client::{GroupAnswer, Peer, PutShard};
 use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot, UploadId};
 use supernode_protocol::lease::Commit;
 use supernode_protocol::node_record::NodeRecord;
-use supernode_protocol::wire::{Ack, ErrorCode, LeaseEntry};
+use supernode_protocol::tree::SpanProof;
+use supernode_protocol::wire::{Ack, ErrorCode, HeldIndexes, LeaseEntry, Receipt};
 use tokio::time::{Instant, sleep_until};
 
 /// Why a holder did not do what it was asked.
@@ -99,6 +100,24 @@ pub trait Holders: Send + Sync + 'static {
         peer: &Peer,
         after: Option<(LeaseId, Cid, u32)>,
     ) -> impl Future<Output = Result<Vec<LeaseEntry>, HolderError>> + Send;
+
+    /// What the node signs for the chain about an object under one of the caller's deal leases.
+    fn receipt(
+        &self,
+        peer: &Peer,
+        lease: LeaseId,
+        object: Cid,
+        wanted: Vec<HeldIndexes>,
+    ) -> impl Future<Output = Result<Receipt, HolderError>> + Send;
+
+    /// Gives the node the proof of the span of a group that it holds.
+    fn keep_span(
+        &self,
+        peer: &Peer,
+        object: Cid,
+        group: u32,
+        span: SpanProof,
+    ) -> impl Future<Output = Result<Ack, HolderError>> + Send;
 
     /// Ends a lease of the caller.
     fn release(

@@ -12,7 +12,7 @@ mod session;
 mod source;
 
 use supernode_protocol::erasure::Code;
-use supernode_protocol::ids::{Cid, LeaseId, Slot};
+use supernode_protocol::ids::{Cid, LeaseId, NodeId, Slot};
 use supernode_protocol::lease::{Expiry, LeaseKind};
 use tokio::io::AsyncRead;
 
@@ -32,6 +32,8 @@ pub struct PutOptions {
     pub kind: LeaseKind,
     /// Until when.
     pub expiry: Expiry,
+    /// The lease that is to keep it, where that has a name already; `None` for a new one.
+    pub lease: Option<LeaseId>,
     /// The source's length, if known: a source that ends earlier is an error.
     pub expected_bytes: Option<u64>,
     /// Called with bytes stored so far.
@@ -59,8 +61,25 @@ pub struct PutReport {
     pub missing: Vec<Slot>,
     /// Losses it survives now.
     pub durability: Durability,
+    /// BLAKE3 over the list of its shards.
+    pub shards_root: [u8; 32],
+    /// Who was given what.
+    pub groups: Vec<PlacedGroup>,
     /// Whether the DHT already leads to it. If not, readers find it as soon as it does.
     pub announced: bool,
+}
+
+/// One group of a finished put.
+#[derive(Debug, Clone)]
+pub struct PlacedGroup {
+    /// Its first stripe, counted over the whole object.
+    pub stripe_first: u32,
+    /// How many stripes it has.
+    pub stripe_count: u32,
+    /// Slot index to node, as recorded.
+    pub vector: Vec<NodeId>,
+    /// Bytes of one slot index over all its stripes.
+    pub index_bytes: u64,
 }
 
 impl<H: Holders, D: Directory> Objects<H, D> {

@@ -2,6 +2,7 @@
 //! The object layer against a network in memory: what is put comes back, whatever dies.
 
 mod memory;
+mod spans;
 
 use std::io::{self, Cursor};
 use std::time::Duration;
@@ -38,6 +39,7 @@ fn options() -> PutOptions {
         tolerate_nodes: 1,
         kind: LeaseKind::Pin,
         expiry: Expiry::RunningSeconds(3600),
+        lease: None,
         expected_bytes: None,
         progress: None,
     }

@@ -15,7 +15,10 @@ use supernode_protocol::lease::{Commit, Expiry};
 use supernode_protocol::node_record::NodeRecord;
 use supernode_protocol::placement::PlacementRecord;
 use supernode_protocol::signed::Signed;
-use supernode_protocol::wire::{Ack, ByteRange, LeaseEntry, NodeStatus, WireError};
+use supernode_protocol::tree::SpanProof;
+use supernode_protocol::wire::{
+    Ack, ByteRange, HeldIndexes, LeaseEntry, NodeStatus, Receipt, WireError,
+};
 
 /// Where a shard that arrives belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,6 +162,25 @@ pub trait Backend: Send + Sync + 'static {
 
     /// This node's own record, as it is now.
     fn node_record(&self) -> Signed<NodeRecord>;
+
+    /// What this node signs for the chain about an object under one of the caller's deal leases.
+    fn receipt(
+        &self,
+        caller: NodeId,
+        lease: LeaseId,
+        object: Cid,
+        wanted: Vec<HeldIndexes>,
+    ) -> impl Future<Output = Result<Receipt, WireError>> + Send;
+
+    /// Keeps the proof of the span of a group that this node holds, for audits. Only its size is
+    /// checked before: the manifest that says whether it is right is the backend's.
+    fn keep_span(
+        &self,
+        caller: NodeId,
+        object: Cid,
+        group: u32,
+        span: SpanProof,
+    ) -> impl Future<Output = Result<Ack, WireError>> + Send;
 
     /// What this node keeps.
     fn status(&self) -> impl Future<Output = Result<NodeStatus, WireError>> + Send;

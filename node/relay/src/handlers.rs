@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::{Bytes, BytesMut};
 use quinn::RecvStream;
 use supernode_protocol::ids::{Cid, ShardId};
-use supernode_protocol::limits::{LISTING_ENTRIES_MAX, ROOT_BLOCK_BYTES_MAX, SHARD_BYTES_MAX};
+use supernode_protocol::limits::{
+    LISTING_ENTRIES_MAX, ROOT_BLOCK_BYTES_MAX, SHARD_BYTES_MAX, SPAN_PROOF_BYTES_MAX,
+};
 use supernode_protocol::wire::{
     Ack, ByteRange, ErrorCode, Request, Response, WireError, encode_frame,
 };
@@ -79,6 +81,13 @@ pub(crate) async fn handle<B: Backend>(
             fit(&mut nodes, LISTING_ENTRIES_MAX, |nodes| Response::Members { nodes }).into()
         }
         Request::Status => Response::Status(backend.status().await?).into(),
+        Request::Receipt { lease, object, wanted } => {
+            Response::Receipt(backend.receipt(caller, lease, object, wanted).await?).into()
+        }
+        Request::KeepSpan { object, group, span } => {
+            check_len("span proof", span.encode().len() as u64, SPAN_PROOF_BYTES_MAX as u64)?;
+            Response::Stored(backend.keep_span(caller, object, group, *span).await?).into()
+        }
     })
 }
 

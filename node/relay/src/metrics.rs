@@ -95,6 +95,10 @@ labelled! {
         Members = "members",
         /// Asks for figures.
         Status = "status",
+        /// Asks for a signed receipt.
+        Receipt = "receipt",
+        /// Hands over the proof of a group's span.
+        KeepSpan = "keep_span",
     }
 }
 
@@ -113,12 +117,22 @@ impl RequestKind {
             Request::Renew { .. } => Self::Renew,
             Request::Members { .. } => Self::Members,
             Request::Status => Self::Status,
+            Request::Receipt { .. } => Self::Receipt,
+            Request::KeepSpan { .. } => Self::KeepSpan,
         }
     }
 
     /// Whether it changes what the node keeps.
     pub(crate) fn is_write(self) -> bool {
-        matches!(self, Self::PutShard | Self::PutBlock | Self::Commit | Self::Release | Self::Renew)
+        matches!(
+            self,
+            Self::PutShard
+                | Self::PutBlock
+                | Self::Commit
+                | Self::Release
+                | Self::Renew
+                | Self::KeepSpan
+        )
     }
 }
 

@@ -5,8 +5,9 @@
 use bytes::Bytes;
 use supernode_protocol::ids::{Cid, LeaseId, ShardId, Slot, UploadId};
 use supernode_protocol::lease::{Commit, Expiry};
-use supernode_protocol::limits::{ROOT_BLOCK_BYTES_MAX, SHARD_BYTES_MAX};
-use supernode_protocol::wire::{Ack, Request, Response};
+use supernode_protocol::limits::{ROOT_BLOCK_BYTES_MAX, SHARD_BYTES_MAX, SPAN_PROOF_BYTES_MAX};
+use supernode_protocol::tree::SpanProof;
+use supernode_protocol::wire::{Ack, HeldIndexes, Receipt, Request, Response};
 
 use crate::client::{Client, unexpected};
 use crate::error::ClientError;
@@ -99,6 +100,42 @@ impl Client {
             Response::Renewed(ack) => Ok(ack),
             _ => Err(unexpected(peer)),
         }
+    }
+
+    /// What a holder signs for the chain about an object under one of the caller's deal leases.
+    /// The signature is not checked here: that takes the chain's name.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn receipt(
+        &self,
+        peer: &Peer,
+        lease: LeaseId,
+        object: Cid,
+        wanted: Vec<HeldIndexes>,
+    ) -> Result<Receipt, ClientError> {
+        let request = Request::Receipt { lease, object, wanted };
+        match self.ask_plain(peer, &request, Bytes::new()).await? {
+            Response::Receipt(receipt) => Ok(receipt),
+            _ => Err(unexpected(peer)),
+        }
+    }
+
+    /// Gives a holder of a group the proof of its span in the object's list of shards.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn keep_span(
+        &self,
+        peer: &Peer,
+        object: Cid,
+        group: u32,
+        span: SpanProof,
+    ) -> Result<Ack, ClientError> {
+        let len = span.encode().len() as u64;
+        check_len(peer, "span proof", len, SPAN_PROOF_BYTES_MAX as u64)?;
+        let request = Request::KeepSpan { object, group, span: Box::new(span) };
+        self.stored(peer, &request, Bytes::new()).await
     }
 
     async fn stored(

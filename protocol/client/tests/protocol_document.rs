@@ -16,8 +16,10 @@ use supernode_protocol::limits;
 use supernode_protocol::node_record::NodeRecord;
 use supernode_protocol::placement::PlacementRecord;
 use supernode_protocol::signed::Signed;
+use supernode_protocol::tree::{ShardEntry, SpanProof};
 use supernode_protocol::wire::{
-    Ack, ByteRange, ErrorCode, LeaseEntry, NodeStatus, Request, Response, WireError, encode_frame,
+    Ack, ByteRange, ErrorCode, HeldIndexes, LeaseEntry, NodeStatus, Receipt, Request, Response,
+    WireError, encode_frame,
 };
 
 const UPLOAD: UploadId = UploadId::from_bytes([0x11; 16]);
@@ -83,6 +85,10 @@ fn commit() -> Commit {
     }
 }
 
+fn held() -> HeldIndexes {
+    HeldIndexes { group: 2, stripe_first: 128, stripe_count: 64, indexes: vec![3, 10] }
+}
+
 fn requests() -> Vec<(&'static str, Request)> {
     let (object, shard) = (Cid::of(b"object"), ShardId::of(b"shard"));
     let range = Some(ByteRange { offset: 20_000, len: 1000 });
@@ -116,7 +122,14 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("Renew", Request::Renew { lease: LEASE, expiry: Expiry::FinalisedHeight(1000) }),
         ("Members", Request::Members { after: Some(node()) }),
         ("Status", Request::Status),
+        ("Receipt", Request::Receipt { lease: LEASE, object, wanted: vec![held()] }),
+        ("KeepSpan", Request::KeepSpan { object, group: 2, span: Box::new(span()) }),
     ]
+}
+
+fn span() -> SpanProof {
+    let entry = ShardEntry { id: ShardId::of(b"shard"), shard_len: 6_713_344 };
+    SpanProof { before: vec![entry], after: Vec::new(), siblings: vec![[0x44; 32], [0x55; 32]] }
 }
 
 fn responses() -> Vec<(&'static str, Response)> {
@@ -138,6 +151,12 @@ fn responses() -> Vec<(&'static str, Response)> {
         uptime_secs: 5,
     };
     let ack = Ack { sequence: 1000 };
+    let receipt = Receipt {
+        shards_root: *ShardId::of(b"list").as_bytes(),
+        bytes: 128 * 6_713_344,
+        held: vec![held()],
+        signature: vec![0x33; 64],
+    };
     let range = ByteRange { offset: 16_384, len: 16_384 };
     let node = || Box::new(node_record());
     vec![
@@ -163,6 +182,7 @@ fn responses() -> Vec<(&'static str, Response)> {
         ("Renewed", Response::Renewed(ack)),
         ("Members", Response::Members { nodes: vec![*node()] }),
         ("Status", Response::Status(status)),
+        ("Receipt", Response::Receipt(receipt)),
     ]
 }
 
@@ -213,6 +233,7 @@ fn limits_block() -> String {
         ("bytes of a region's name", limits::REGION_NAME_BYTES_MAX as u64),
         ("addresses of one kind in a node record", limits::NODE_ADDRESSES_MAX as u64),
         ("entries in a page of a listing", limits::LISTING_ENTRIES_MAX as u64),
+        ("encoded bytes of a span proof", limits::SPAN_PROOF_BYTES_MAX as u64),
         ("seconds of a pin", limits::PIN_SECONDS_MAX),
     ] {
         writeln!(text, "| {name} | {value} |").expect("into memory");

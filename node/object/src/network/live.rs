@@ -13,7 +13,8 @@ use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot, UploadId};
 use supernode_protocol::lease::Commit;
 use supernode_protocol::node_record::NodeRecord;
 use supernode_protocol::signed::Signed;
-use supernode_protocol::wire::{Ack, LeaseEntry};
+use supernode_protocol::tree::SpanProof;
+use supernode_protocol::wire::{Ack, HeldIndexes, LeaseEntry, Receipt};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
 
@@ -107,6 +108,26 @@ impl Holders for Client {
         after: Option<(LeaseId, Cid, u32)>,
     ) -> Result<Vec<LeaseEntry>, HolderError> {
         Client::leases(self, peer, after).await.map_err(failed(peer))
+    }
+
+    async fn receipt(
+        &self,
+        peer: &Peer,
+        lease: LeaseId,
+        object: Cid,
+        wanted: Vec<HeldIndexes>,
+    ) -> Result<Receipt, HolderError> {
+        Client::receipt(self, peer, lease, object, wanted).await.map_err(failed(peer))
+    }
+
+    async fn keep_span(
+        &self,
+        peer: &Peer,
+        object: Cid,
+        group: u32,
+        span: SpanProof,
+    ) -> Result<Ack, HolderError> {
+        Client::keep_span(self, peer, object, group, span).await.map_err(failed(peer))
     }
 
     async fn release(&self, peer: &Peer, lease: LeaseId) -> Result<Ack, HolderError> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use supernode_protocol::ids::{Cid, NodeId, Slot};
-use supernode_protocol::lease::{Commit, LeaseTerms};
+use supernode_protocol::lease::{Commit, LeaseKind, LeaseTerms};
 use supernode_protocol::manifest::Manifest;
 use supernode_protocol::placement::PlacementRecord;
 use supernode_protocol::signed::Signed;
@@ -55,6 +55,8 @@ impl<H: Holders, D: Directory> Session<'_, H, D> {
             slots_stored: manifest.root.slot_count() - account.missing.len() as u64,
             missing: account.missing,
             durability: account.durability,
+            shards_root: manifest.root.shards_root,
+            groups: self.groups.into_iter().map(Group::placed).collect(),
             announced,
         })
     }
@@ -76,9 +78,34 @@ impl<H: Holders, D: Directory> Session<'_, H, D> {
                     }
                 }
             }
+            self.hand_out_span(position, number, manifest.block.cid, &durable).await;
             committed.push(durable);
         }
         Ok(committed)
+    }
+
+    /// Gives each holder of a group what ties the group's page to `shards_root`. Only a deal is
+    /// audited, and the page of an only group is the whole list. A holder that refuses it keeps
+    /// its shards all the same and loses only the reward, so the put does not fail with it.
+    async fn hand_out_span(
+        &self,
+        position: usize,
+        number: u32,
+        object: Cid,
+        durable: &BTreeSet<NodeId>,
+    ) {
+        let list = self.list.as_ref().filter(|_| self.groups.len() > 1);
+        let Some(span) = list.and_then(|list| list.span(position)) else { return };
+        let (span, holders) = (&span, &self.objects.holders);
+        let gifts = durable.iter().map(|node| async move {
+            let peer = peer(&self.members[node]);
+            let kept = patiently(|| holders.keep_span(&peer, object, number, span.clone())).await;
+            if let Err(error) = kept {
+                warn!(%node, group = number, error = %error.message, "a holder keeps no proof of \
+                      its group's span and cannot answer audits of it");
+            }
+        });
+        join_all(gifts).await;
     }
 
     async fn commit_group(
@@ -204,8 +231,12 @@ impl<H: Holders, D: Directory> Session<'_, H, D> {
     }
 
     /// A put that failed leaves no lease behind: it is released on every node that was asked to
-    /// commit, also on those whose answer never came.
+    /// commit, also on those whose answer never came. A deal's lease is the chain's to end, which
+    /// it does with the reservation.
     async fn release_everywhere(&self) {
+        if self.options.kind == LeaseKind::Deal {
+            return;
+        }
         let asked = self.groups.iter().flat_map(|group| &group.vector);
         let nodes: BTreeMap<_, _> = asked.map(|node| (*node, &self.members[node])).collect();
         let releases = nodes.into_values().map(|record| async move {

@@ -12,13 +12,15 @@ use futures::future::join_all;
 use futures::stream::{FuturesUnordered, StreamExt};
 use supernode_client::{Peer, PutShard};
 use supernode_protocol::ids::{LeaseId, NodeId, Slot, UploadId};
+use supernode_protocol::lease::LeaseKind;
 use supernode_protocol::manifest::{Block, Builder, Extent};
 use supernode_protocol::node_record::NodeRecord;
+use supernode_protocol::tree::ShardsTree;
 use supernode_protocol::wire::ErrorCode;
 use tracing::{debug, info};
 
-use super::PutOptions;
 use super::source::EncodedStripe;
+use super::{PlacedGroup, PutOptions};
 use crate::Durability;
 use crate::network::{Directory, HolderError, Holders, patiently, peer};
 use crate::placement::{Candidate, PlacementKey, place, rank, replacement};
@@ -32,11 +34,20 @@ pub(super) struct Group {
     pub(super) vector: Vec<NodeId>,
     pub(super) stripe_first: u32,
     pub(super) stripe_count: u32,
+    /// Bytes of one slot index over these stripes.
+    index_bytes: u64,
     /// Slots that no node took.
     pub(super) missing: Vec<Slot>,
     /// The page's block, for groups whose page is one.
     pub(super) page: Option<Block>,
     key: PlacementKey,
+}
+
+impl Group {
+    pub(super) fn placed(self) -> PlacedGroup {
+        let Self { vector, stripe_first, stripe_count, index_bytes, .. } = self;
+        PlacedGroup { stripe_first, stripe_count, vector, index_bytes }
+    }
 }
 
 pub(super) struct Session<'a, H, D> {
@@ -50,6 +61,8 @@ pub(super) struct Session<'a, H, D> {
     pub(super) members: BTreeMap<NodeId, NodeRecord>,
     /// Nodes that failed during this put, and how. They get nothing more.
     pub(super) failed: HashMap<NodeId, HolderError>,
+    /// The list of shards so far, for the proofs that holders need when a chain audits them.
+    pub(super) list: Option<ShardsTree>,
     connected: HashSet<NodeId>,
     pub(super) stripe_count: u32,
 }
@@ -69,11 +82,12 @@ impl<'a, H: Holders, D: Directory> Session<'a, H, D> {
             objects,
             options,
             upload: UploadId::from_bytes(rand::random()),
-            lease: LeaseId::from_bytes(rand::random()),
+            lease: options.lease.unwrap_or_else(|| LeaseId::from_bytes(rand::random())),
             builder: Builder::new(),
             groups: Vec::new(),
             members,
             failed: HashMap::new(),
+            list: (options.kind == LeaseKind::Deal).then(ShardsTree::new),
             connected: HashSet::new(),
             stripe_count: 0,
         })
@@ -120,7 +134,12 @@ impl<'a, H: Holders, D: Directory> Session<'a, H, D> {
         let group = self.current();
         group.missing.extend(missing);
         group.stripe_count += 1;
+        group.index_bytes += encoded.stripe.shard_len;
         self.stripe_count += 1;
+        if let Some(list) = &mut self.list {
+            let stripe = &encoded.stripe;
+            stripe.shards.iter().for_each(|shard| list.push(*shard, stripe.shard_len));
+        }
         if let Some(page) = self.builder.push(Extent::Stripe(encoded.stripe))? {
             self.keep_page(page);
         }
@@ -235,10 +254,14 @@ impl<'a, H: Holders, D: Directory> Session<'a, H, D> {
     }
 
     pub(super) fn start_group(&mut self, key: PlacementKey, vector: Vec<NodeId>) {
+        if let Some(list) = &mut self.list {
+            list.start_group();
+        }
         self.groups.push(Group {
             vector,
             stripe_first: self.stripe_count,
             stripe_count: 0,
+            index_bytes: 0,
             missing: Vec::new(),
             page: None,
             key,

@@ -10,7 +10,8 @@ use supernode_client::{GroupAnswer, Peer, PutShard};
 use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot, UploadId};
 use supernode_protocol::lease::Commit;
 use supernode_protocol::node_record::NodeRecord;
-use supernode_protocol::wire::{Ack, ErrorCode, LeaseEntry};
+use supernode_protocol::tree::SpanProof;
+use supernode_protocol::wire::{Ack, ErrorCode, HeldIndexes, LeaseEntry, Receipt};
 
 use crate::network::{Directory, HolderError, Holders};
 
@@ -30,6 +31,9 @@ pub(super) struct Node {
     pub(super) uploads: HashMap<UploadId, BTreeMap<Slot, ShardId>>,
     pub(super) blocks: HashMap<Cid, Bytes>,
     pub(super) commits: BTreeMap<(LeaseId, Cid, u32), Commit>,
+    pub(super) spans: BTreeMap<(Cid, u32), SpanProof>,
+    /// As nodes do that know no such request.
+    pub(super) refuses_spans: bool,
     /// Whole shards and ranges served, in bytes.
     pub(super) served: Vec<u64>,
 }
@@ -237,6 +241,34 @@ impl Holders for Memory {
                     object_bytes: 0,
                 })
                 .collect())
+        })
+    }
+
+    async fn receipt(
+        &self,
+        peer: &Peer,
+        _lease: LeaseId,
+        _object: Cid,
+        _wanted: Vec<HeldIndexes>,
+    ) -> Result<Receipt, HolderError> {
+        // Nodes in memory have names and no keys; who checks receipts has tests of its own.
+        self.on(peer, |_| Err(ErrorCode::Refused))
+    }
+
+    async fn keep_span(
+        &self,
+        peer: &Peer,
+        object: Cid,
+        group: u32,
+        span: SpanProof,
+    ) -> Result<Ack, HolderError> {
+        self.on(peer, |node| {
+            if node.refuses_spans {
+                return Err(ErrorCode::BadRequest);
+            }
+            node.covered(object, group).ok_or(ErrorCode::NotFound)?;
+            node.spans.insert((object, group), span);
+            Ok(Ack { sequence: 1 })
         })
     }
 

@@ -13,7 +13,7 @@ use crate::eventually::pass;
 use crate::raw::{Raw, hello};
 use crate::setup::{Setup, UPLOAD, bytes_of, client, commit_of, id_of, put_of};
 
-/// One of each, in the order of the protocol; the first five change something.
+/// One of each; the first six change something.
 fn requests(key: &Keypair) -> Vec<(Request, usize)> {
     let (object, shard) = (Cid::of(b"o"), ShardId::of(b"s"));
     let lease = LeaseId::from_bytes([1; 16]);
@@ -24,6 +24,7 @@ fn requests(key: &Keypair) -> Vec<(Request, usize)> {
         (Request::Commit(Box::new(commit_of(key, object))), 0),
         (Request::Release { lease }, 0),
         (Request::Renew { lease, expiry: Expiry::RunningSeconds(1) }, 0),
+        (Request::KeepSpan { object, group: 0, span: Box::default() }, 0),
         (Request::GetShard { shard, range: None }, 0),
         (Request::GetShard { shard, range: Some(ByteRange { offset: 0, len: 1 }) }, 0),
         (Request::Group { object, group: 0, with_root: true }, 0),
@@ -31,6 +32,7 @@ fn requests(key: &Keypair) -> Vec<(Request, usize)> {
         (Request::Leases { after: None }, 0),
         (Request::Members { after: None }, 0),
         (Request::Status, 0),
+        (Request::Receipt { lease, object, wanted: Vec::new() }, 0),
     ]
 }
 
@@ -49,7 +51,7 @@ async fn nothing_is_answered_before_the_hello() {
         let response = raw.ask(&request, &vec![0; body_bytes]).await;
         assert_eq!(code_of(&response), Some(ErrorCode::BadRequest), "{request:?}");
     }
-    assert_eq!(setup.relay.metrics().rejected(Reason::NoHello), 12);
+    assert_eq!(setup.relay.metrics().rejected(Reason::NoHello), 14);
     assert_eq!(setup.relay.metrics().requests_total.iter().map(|(_, n)| n).sum::<u64>(), 0);
     let welcome = raw.ask(&hello(crate::setup::NETWORK), &[]).await;
     assert!(matches!(welcome, Response::Welcome { .. }), "{welcome:?}");
@@ -74,9 +76,9 @@ async fn only_writers_write() {
     let raw = Raw::greeted(&setup, &key).await;
     for (position, (request, body_bytes)) in requests(&key).into_iter().enumerate() {
         let code = code_of(&raw.ask(&request, &vec![0; body_bytes]).await);
-        assert_eq!(code == Some(ErrorCode::Refused), position < 5, "{request:?}: {code:?}");
+        assert_eq!(code == Some(ErrorCode::Refused), position < 6, "{request:?}: {code:?}");
     }
-    assert_eq!(setup.relay.metrics().rejected(Reason::NotAllowed), 5);
+    assert_eq!(setup.relay.metrics().rejected(Reason::NotAllowed), 6);
     assert!(setup.backend.is_empty());
 }
 

@@ -11,8 +11,10 @@ use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot, UploadId};
 use supernode_protocol::lease::{Commit, Expiry};
 use supernode_protocol::node_record::NodeRecord;
 use supernode_protocol::signed::Signed;
-use supernode_protocol::tree::{TreeHasher, align_to_groups, range_proof};
-use supernode_protocol::wire::{Ack, ByteRange, ErrorCode, LeaseEntry, NodeStatus, WireError};
+use supernode_protocol::tree::{SpanProof, TreeHasher, align_to_groups, range_proof};
+use supernode_protocol::wire::{
+    Ack, ByteRange, ErrorCode, HeldIndexes, LeaseEntry, NodeStatus, Receipt, WireError,
+};
 use supernode_relay::{Backend, GroupRead, RangeRead, ShardPlace, ShardSink};
 use tokio::sync::watch;
 
@@ -38,6 +40,7 @@ pub struct Content {
     pub slots: BTreeMap<(UploadId, Slot), ShardId>,
     pub blocks: HashMap<Cid, Bytes>,
     pub commits: BTreeMap<(Cid, u32), Commit>,
+    pub spans: BTreeMap<(Cid, u32), SpanProof>,
 }
 
 pub struct MemoryBackend {
@@ -168,6 +171,31 @@ impl Backend for MemoryBackend {
         let slots = content.slots.keys().filter(|(upload, _)| *upload == commit.upload).count();
         content.commits.insert((commit.object, commit.group), commit);
         Ok((self.ack(), u32::try_from(slots).expect("few")))
+    }
+
+    async fn receipt(
+        &self,
+        _caller: NodeId,
+        _lease: LeaseId,
+        _object: Cid,
+        _wanted: Vec<HeldIndexes>,
+    ) -> Result<Receipt, WireError> {
+        Err(error(ErrorCode::NotFound))
+    }
+
+    async fn keep_span(
+        &self,
+        _caller: NodeId,
+        object: Cid,
+        group: u32,
+        span: SpanProof,
+    ) -> Result<Ack, WireError> {
+        let mut content = self.content.lock();
+        if !content.commits.contains_key(&(object, group)) {
+            return Err(error(ErrorCode::NotFound));
+        }
+        content.spans.insert((object, group), span);
+        Ok(self.ack())
     }
 
     async fn release(&self, caller: NodeId, lease: LeaseId) -> Result<Ack, WireError> {

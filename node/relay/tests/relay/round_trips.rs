@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is put comes back, in whole and in part, and every other request is answered.
 
-use supernode_client::PutShard;
+use supernode_client::{ClientError, PutShard};
 use supernode_protocol::ids::{Cid, LeaseId, ShardId, Slot};
 use supernode_protocol::lease::Expiry;
-use supernode_protocol::wire::ErrorCode;
-use supernode_relay::RequestKind;
+use supernode_protocol::tree::{ShardEntry, SpanProof};
+use supernode_protocol::wire::{ErrorCode, Request, Response};
+use supernode_relay::{Reason, RequestKind};
 
+use crate::raw::Raw;
 use crate::setup::{NETWORK, Setup, UPLOAD, bytes_of, commit_of, id_of, put_of};
 
 #[tokio::test]
@@ -85,6 +87,39 @@ async fn an_upload_becomes_an_object_with_a_lease() {
     let error = client.release(&peer, LeaseId::from_bytes([9; 16])).await.expect_err("gone");
     assert_eq!(error.code(), Some(ErrorCode::NotFound));
     assert!(!error.retryable());
+}
+
+#[tokio::test]
+async fn a_holder_keeps_the_span_of_a_group_it_holds() {
+    let setup = Setup::new();
+    let (client, peer) = (setup.writer(), setup.peer());
+    let object = Cid::of(b"an object");
+    let entry = ShardEntry { id: ShardId::of(b"shard"), shard_len: u64::MAX };
+    let span = SpanProof {
+        before: vec![entry; 15],
+        after: vec![entry; 15],
+        siblings: vec![[0xff; 32]; 50],
+    };
+    let absent = client.keep_span(&peer, object, 0, span.clone()).await.expect_err("no commit");
+    assert_eq!(absent.code(), Some(ErrorCode::NotFound));
+    client.commit(&peer, commit_of(&setup.writer_key, object)).await.expect("a commit");
+    client.keep_span(&peer, object, 0, span.clone()).await.expect("the largest there is");
+    assert_eq!(setup.backend.content.lock().spans, [((object, 0), span.clone())].into());
+    let kept = (RequestKind::KeepSpan, 2);
+    assert!(setup.relay.metrics().requests_total.contains(&kept), "both were admitted");
+
+    // Neither end takes more than any object's span needs.
+    let long = SpanProof { siblings: vec![[0; 32]; 200], ..span.clone() };
+    let error = client.keep_span(&peer, object, 0, long.clone()).await.expect_err("too long");
+    assert!(matches!(error, ClientError::BadRequest { .. }), "{error}");
+    let raw = Raw::greeted(&setup, &setup.writer_key).await;
+    let request = Request::KeepSpan { object, group: 0, span: Box::new(long) };
+    match raw.ask(&request, &[]).await {
+        Response::Error(error) => assert_eq!(error.code, ErrorCode::BadRequest),
+        other => panic!("expected an error, got {other:?}"),
+    }
+    assert_eq!(setup.relay.metrics().rejected(Reason::TooLarge), 1);
+    assert_eq!(setup.backend.content.lock().spans, [((object, 0), span)].into());
 }
 
 #[tokio::test]
