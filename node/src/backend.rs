@@ -10,14 +10,22 @@ use std::time::Instant;
 use bytes::Bytes;
 use supernode_dht::Dht;
 use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot, UploadId};
-use supernode_protocol::lease::{Commit, Expiry};
+use supernode_protocol::lease::{Commit, Expiry, LeaseKind};
 use supernode_protocol::limits::LISTING_ENTRIES_MAX;
+use supernode_protocol::manifest::{ManifestError, Root};
 use supernode_protocol::node_record::NodeRecord;
 use supernode_protocol::signed::Signed;
-use supernode_protocol::wire::{Ack, ByteRange, ErrorCode, LeaseEntry, NodeStatus, WireError};
+use supernode_protocol::tree::{SpanProof, verify_span};
+use supernode_protocol::wire::{
+    Ack, ByteRange, ErrorCode, HeldIndexes, LeaseEntry, NodeStatus, Receipt, WireError,
+};
 use supernode_relay::{Backend, GroupRead, RangeRead, ShardPlace, ShardSink};
-use supernode_store::{PutBlock, PutShard, ShardBuffer, Store, StoreError};
+use supernode_store::{
+    GroupRead as StoredGroup, PutBlock, PutShard, ShardBuffer, Store, StoreError,
+};
 use tokio::sync::watch;
+
+use crate::chain::receipts::Notary;
 
 /// The node's own record, as it is now.
 pub type OwnRecord = watch::Receiver<Arc<Signed<NodeRecord>>>;
@@ -27,13 +35,22 @@ pub struct NodeBackend {
     store: Store,
     dht: Dht,
     record: OwnRecord,
+    /// `None` on a node without a chain.
+    notary: Option<Notary>,
     started: Instant,
 }
 
 impl NodeBackend {
     /// A backend over parts that run.
-    pub fn new(store: Store, dht: Dht, record: OwnRecord) -> Self {
-        Self { store, dht, record, started: Instant::now() }
+    pub fn new(store: Store, dht: Dht, record: OwnRecord, notary: Option<Notary>) -> Self {
+        Self { store, dht, record, notary, started: Instant::now() }
+    }
+
+    fn notary(&self) -> Result<&Notary, WireError> {
+        self.notary.as_ref().ok_or_else(|| {
+            let message = "this node serves no chain; put without a deal".to_owned();
+            WireError { code: ErrorCode::Refused, message, retry_after_ms: None }
+        })
     }
 }
 
@@ -75,6 +92,12 @@ impl Backend for NodeBackend {
     }
 
     async fn commit(&self, caller: NodeId, commit: Commit) -> Result<(Ack, u32), WireError> {
+        if commit.terms.kind == LeaseKind::Deal {
+            self.notary()?.admit(&self.store, &commit).await?;
+        } else if self.notary.as_ref().is_some_and(|it| it.is_deals(commit.terms.lease)) {
+            let message = "this lease id belongs to a deal of the chain; choose another".to_owned();
+            return Err(WireError { code: ErrorCode::Refused, message, retry_after_ms: None });
+        }
         self.store.commit(caller, commit).await.map_err(told)
     }
 
@@ -149,6 +172,33 @@ impl Backend for NodeBackend {
         Signed::clone(&self.record.borrow())
     }
 
+    async fn receipt(
+        &self,
+        caller: NodeId,
+        lease: LeaseId,
+        object: Cid,
+        wanted: Vec<HeldIndexes>,
+    ) -> Result<Receipt, WireError> {
+        let notary = self.notary()?;
+        let deal = self.store.deal(lease).await.map_err(told)?;
+        // Only its owner learns that a lease is here.
+        deal.filter(|deal| deal.owner == caller)
+            .ok_or_else(|| told(StoreError::LeaseNotFound { lease }))?;
+        notary.receipt(&self.store, (lease, object), &wanted).await
+    }
+
+    async fn keep_span(
+        &self,
+        _caller: NodeId,
+        object: Cid,
+        group: u32,
+        span: SpanProof,
+    ) -> Result<Ack, WireError> {
+        let read = self.store.group(object, group).await.map_err(told)?;
+        check_span(group, &read, &span)?;
+        self.store.keep_span(object, group, span.encode().into()).await.map_err(told)
+    }
+
     async fn status(&self) -> Result<NodeStatus, WireError> {
         let usage = self.store.usage();
         Ok(NodeStatus {
@@ -162,7 +212,7 @@ impl Backend for NodeBackend {
 }
 
 /// A failure of the store as the client is told it.
-fn told(error: StoreError) -> WireError {
+pub(crate) fn told(error: StoreError) -> WireError {
     let tell = |code, message: String| WireError { code, message, retry_after_ms: None };
     match error {
         StoreError::Full { .. } => tell(ErrorCode::Full, error.to_string()),
@@ -179,7 +229,9 @@ fn told(error: StoreError) -> WireError {
         StoreError::BadCommit { .. }
         | StoreError::BadExpiry { .. }
         | StoreError::ShardLength { .. }
+        | StoreError::TooMany { .. }
         | StoreError::BadRange { .. } => tell(ErrorCode::BadRequest, error.to_string()),
+        StoreError::DealLease { .. } => tell(ErrorCode::Refused, error.to_string()),
         StoreError::BodyMismatch { .. } => tell(ErrorCode::BodyMismatch, error.to_string()),
         StoreError::Stopped { .. } => {
             tell(ErrorCode::Unavailable, "the node is stopping; ask another holder".to_owned())
@@ -189,6 +241,26 @@ fn told(error: StoreError) -> WireError {
             tell(ErrorCode::Internal, "the node's disk failed; ask another holder".to_owned())
         }
     }
+}
+
+/// Checks a span proof against the manifest that is here.
+fn check_span(group: u32, read: &StoredGroup, span: &SpanProof) -> Result<(), WireError> {
+    let broken = |error: ManifestError| {
+        tracing::error!(group, %error, "a manifest on disk cannot be read");
+        let message = "the node's manifest cannot be read".to_owned();
+        WireError { code: ErrorCode::Internal, message, retry_after_ms: None }
+    };
+    let root = Root::decode(&read.root).map_err(broken)?;
+    let page = match &read.page {
+        Some(block) => root.open_page(group, block).map_err(broken)?,
+        None => root.page_0.clone(),
+    };
+    let first = root.slots_before(group).ok_or(ManifestError::NoSuchGroup { group });
+    let first = first.map_err(broken)?;
+    let entries: Vec<_> = page.entries().collect();
+    verify_span(&root.shards_root, root.slot_count(), first, &entries, span).map_err(|error| {
+        WireError { code: ErrorCode::BadRequest, message: error.to_string(), retry_after_ms: None }
+    })
 }
 
 #[cfg(test)]

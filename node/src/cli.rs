@@ -3,16 +3,26 @@
 //!
 //! Help is kept as text in `docs/cli/` by a test, so that a change of it is seen in review.
 
+mod chain;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use supernode_protocol::deal::DealId;
 use supernode_protocol::ids::Cid;
 
 use crate::config::Overlay;
 use crate::exit::Failure;
+
+pub use self::chain::{
+    AuditArgs, AuditCommand, AuditListArgs, AuditShowArgs, ChainArgs, ChainCommand, ChainDevArgs,
+    ChainKeyArgs, ChainStatusArgs, CleanupArgs, DealArgs, DealCancelArgs, DealCommand,
+    DealListArgs, DealRenewArgs, DealShowArgs, NodeArgs, NodeCommand, NodeRegisterArgs,
+    NodeShowArgs, RewardsArgs, RewardsCommand, RewardsNodeArgs,
+};
 
 /// The release.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -105,6 +115,18 @@ pub enum Command {
     Status(StatusArgs),
     /// The nodes of the network.
     Peer(PeerArgs),
+    /// Deals on the chain: what is paid for, and until when.
+    Deal(DealArgs),
+    /// Audits on the chain: what nodes have to prove, and whether they did.
+    Audit(AuditArgs),
+    /// This node in the chain's registry.
+    Node(NodeArgs),
+    /// What this node has earned.
+    Rewards(RewardsArgs),
+    /// What a node is about to delete because its deals are over.
+    Cleanup(CleanupArgs),
+    /// The chain itself.
+    Chain(ChainArgs),
     /// The data directory of a stopped node.
     Store(StoreArgs),
     /// Runs a network on this machine that stays up until Ctrl-C.
@@ -155,7 +177,7 @@ pub struct JsonFlag {
 }
 
 /// A way into the network, over what the client's configuration says.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct NetworkFlags {
     /// A node to start from, as a multiaddress that ends in /p2p/ and its peer id. Repeatable.
     #[arg(long, value_name = "MULTIADDR")]
@@ -221,8 +243,21 @@ pub struct PutArgs {
     pub tolerate_nodes: Option<usize>,
 
     /// How long to keep it, at most 30days.
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", conflicts_with = "deal")]
     pub lease: Option<String>,
+
+    /// Pays for it on chain: reserves, uploads and activates a deal of this duration, such as
+    /// 30days or 1000blocks.
+    #[arg(long, value_name = "DURATION")]
+    pub deal: Option<String>,
+
+    /// What the deal may cost at most, in the chain's smallest unit.
+    #[arg(long, value_name = "AMOUNT", requires = "deal")]
+    pub max_price: Option<u128>,
+
+    /// Goes on with a reservation that an earlier put left behind, instead of making one.
+    #[arg(long, value_name = "DEAL", conflicts_with_all = ["deal", "lease"])]
+    pub resume: Option<DealId>,
 
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented on its type")]

@@ -2,11 +2,16 @@
 //! One module per family of commands. Each function does one command: it loads what settings it
 //! needs, does the work, and ends in a report on stdout or a failure.
 
+mod chain;
+mod cleanup;
+mod deal;
 mod get;
 mod init;
 mod leases;
 mod network;
+mod onchain;
 mod put;
+pub(crate) mod registry;
 mod run;
 mod stat;
 mod status;
@@ -93,6 +98,12 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Peer(args) => match args.command {
             PeerCommand::List(args) => status::peers(&given, &args),
         },
+        Command::Deal(args) => deal::run(&given, &args.command),
+        Command::Audit(args) => deal::audits(&given, &args.command),
+        Command::Node(args) => registry::run(&given, &args.command),
+        Command::Rewards(args) => registry::rewards(&given, &args.command),
+        Command::Cleanup(args) => cleanup::run(&given, &args),
+        Command::Chain(args) => chain::run(&given, &args.command),
         Command::Store(args) => store::run(&given, &args.command),
         Command::Dev(args) => runtime()?.block_on(dev::run(&args)),
         Command::Demo(args) => runtime()?.block_on(demo::run(&args)),

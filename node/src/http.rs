@@ -119,6 +119,13 @@ async fn metrics_page<S: Subject>(State(shared): State<Arc<Shared<S>>>) -> Respo
     }
 }
 
+/// Status code and body of an answer whose connection was closed after it; nothing for other bytes.
+pub fn parse(answer: &str) -> Option<(u16, String)> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    Some((status, body.to_owned()))
+}
+
 fn content_type(value: &'static str) -> [(HeaderName, &'static str); 1] {
     [(CONTENT_TYPE, value)]
 }
@@ -129,7 +136,7 @@ mod tests {
     use tokio::net::TcpStream;
     use tokio_util::sync::CancellationToken;
 
-    use super::{Readiness, Subject, bind, serve};
+    use super::{Readiness, Subject, bind, parse, serve};
     use crate::metrics::Metrics;
 
     struct Fixed {
@@ -179,6 +186,13 @@ mod tests {
         assert!(metrics.contains("text/plain; version=0.0.4"), "{metrics}");
         assert!(metrics.contains("\nsupernode_build_info{"), "{metrics}");
         assert!(asked(true, "/").await.starts_with("HTTP/1.1 404"));
+    }
+
+    #[test]
+    fn only_http_is_an_answer() {
+        assert_eq!(parse("HTTP/1.1 503 x\r\na: b\r\n\r\nbody"), Some((503, "body".to_owned())));
+        assert_eq!(parse("SSH-2.0\r\n\r\n"), None);
+        assert_eq!(parse("HTTP/1.1"), None);
     }
 
     #[tokio::test]

@@ -5,15 +5,18 @@
 //! - [`commands`] does what was asked for; each ends in a report or a [`exit::Failure`].
 //! - [`node`] composes the parts of a running node; [`backend`] stands between its store and its
 //!   relay server, [`presence`] and [`announcer`] tell the network of it, [`supervise`] keeps them
-//!   alive, [`http`] and [`metrics`] tell the operator.
+//!   alive, [`http`], [`admin`] and [`metrics`] tell the operator.
+//! - [`chain`] is the node's side of the chain: proofs, receipts, deals that end.
 //! - [`dev`] runs a network on this machine, [`demo`] tells and checks the story on one.
 //! - [`output`] is the only place that prints.
 
 #[cfg(all(feature = "fault-injection", not(debug_assertions)))]
 compile_error!("fault-injection plants faults on purpose; release builds must not contain it");
 
+pub mod admin;
 pub mod announcer;
 pub mod backend;
+pub mod chain;
 pub mod cli;
 pub mod commands;
 pub mod config;

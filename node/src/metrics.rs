@@ -4,11 +4,13 @@
 //! The names are a contract: dashboards and alerts lean on them. `docs/METRICS.md` lists them all,
 //! and a test keeps that list equal to what is exported.
 
+mod audit;
 mod families;
 
 use prometheus::TextEncoder;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
+use supernode_audit::AuditMetrics;
 use supernode_dht::DhtMetrics;
 use supernode_relay::{RETRIEVAL_BOUNDS_SECONDS, RelayMetrics};
 use supernode_store::{IoFigures, StoreMetrics};
@@ -40,6 +42,8 @@ pub struct Metrics {
     pub relay: RelayMetrics,
     /// The DHT's.
     pub dht: DhtMetrics,
+    /// The audit actor's, on a node with a chain.
+    pub audit: Option<AuditMetrics>,
 }
 
 impl Metrics {
@@ -55,6 +59,9 @@ impl Metrics {
         relay(&self.relay, &mut families);
         dht(&self.dht, &mut families);
         dht_work(&self.dht, &mut families);
+        if let Some(metrics) = &self.audit {
+            audit::families(metrics, &mut families);
+        }
         let mut all = families.into_inner();
         all.extend(ProcessCollector::for_self().collect());
         TextEncoder::new().encode_to_string(&all)
@@ -70,11 +77,12 @@ impl Metrics {
         to.gauge("supernode_uptime_seconds", "Seconds since the node's start.", self.uptime_secs);
         let depth = number(self.store.mailbox_depth);
         let dht_depth = count(self.dht.mailbox_depth);
-        to.gauges(
-            "supernode_actor_mailbox_depth",
-            "Messages that wait for an actor.",
-            [(&[("actor", "storage")][..], depth), (&[("actor", "dht")][..], dht_depth)],
-        );
+        let mut depths =
+            vec![(&[("actor", "storage")][..], depth), (&[("actor", "dht")][..], dht_depth)];
+        if let Some(audit) = &self.audit {
+            depths.push((&[("actor", "audit")][..], count(audit.mailbox_depth)));
+        }
+        to.gauges("supernode_actor_mailbox_depth", "Messages that wait for an actor.", depths);
     }
 }
 
@@ -126,6 +134,11 @@ fn store(store: &StoreMetrics, to: &mut Families) {
         "supernode_index_rebuilds_total",
         "Times the index was made anew from the log.",
         rebuilds.iter().map(|(labels, times)| (&labels[..], number(*times))),
+    );
+    to.counter(
+        "supernode_reclaimed_bytes_total",
+        "Bytes given back to the file system.",
+        number(store.reclaimed_bytes),
     );
     to.counter(
         "supernode_damaged_total",

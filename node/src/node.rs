@@ -4,7 +4,8 @@
 //! ```text
 //! store ─► dht ─► relay server ─► http          start
 //!   │       ├─ presence    shows the node's record, keeps it true
-//!   └───────┴─ announcer   tells which groups are held here
+//!   ├───────┴─ announcer   tells which groups are held here
+//!   └─ chain                answers challenges, ends deals, signs receipts; only where configured
 //! ```
 //!
 //! Store and relay server do not know each other; [`crate::backend`] stands between them. The
@@ -16,16 +17,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use supernode_audit::Auditor;
 use supernode_dht::{Dht, DhtError};
 use supernode_relay::{Relay, RelayError};
 use supernode_store::{Store, StoreError};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin;
 use crate::announcer::Announcer;
 use crate::backend::NodeBackend;
+use crate::chain::part::{ChainPart, ChainPartError};
 use crate::config::NodeConfig;
 use crate::http::{self, Readiness, Subject};
 use crate::identity::Identity;
@@ -51,9 +55,12 @@ pub enum StartError {
     /// The node's own record.
     #[error(transparent)]
     Presence(#[from] PresenceError),
-    /// Metrics and health.
+    /// Metrics, health, or the admin socket.
     #[error("{0}")]
     Http(String),
+    /// The chain's part.
+    #[error(transparent)]
+    Chain(#[from] ChainPartError),
     /// The task that opens the store died.
     #[error("opening the store panicked; the log above says where")]
     Panicked,
@@ -66,6 +73,7 @@ struct Parts {
     store: Store,
     dht: Dht,
     relay: Relay,
+    chain: Option<ChainPart>,
     started: Instant,
     stopping: CancellationToken,
     relay_ended: Arc<AtomicBool>,
@@ -91,6 +99,7 @@ impl Subject for Parts {
             store: self.store.metrics(),
             relay: self.relay.metrics(),
             dht: self.dht.metrics(),
+            audit: self.chain.as_ref().map(ChainPart::metrics),
         }
     }
 }
@@ -105,6 +114,7 @@ pub struct Node {
     tasks: Vec<JoinHandle<()>>,
     http_end: CancellationToken,
     http_task: JoinHandle<()>,
+    admin_task: JoinHandle<()>,
     raised: mpsc::Receiver<String>,
 }
 
@@ -149,7 +159,9 @@ impl Node {
         dht: &Dht,
     ) -> Result<Self, StartError> {
         let presence = Presence::new(identity.clone(), Arc::clone(config), dht.clone())?;
-        let backend = NodeBackend::new(store.clone(), dht.clone(), presence.record());
+        let chain = ChainPart::start(config, identity.node, store).await?;
+        let notary = chain.as_ref().map(|part| part.notary(&identity.keypair, identity.node));
+        let backend = NodeBackend::new(store.clone(), dht.clone(), presence.record(), notary);
         let stopping = CancellationToken::new();
         let relay =
             Relay::start(config.relay(), &identity.keypair, Arc::new(backend), stopping.clone())?;
@@ -158,12 +170,17 @@ impl Node {
             store: store.clone(),
             dht: dht.clone(),
             relay,
+            chain,
             started: Instant::now(),
             stopping,
             relay_ended: Arc::new(AtomicBool::new(false)),
         };
-        match http::bind(config.http.listen).await {
-            Ok(listener) => Ok(Self::assemble(parts, identity, presence, listener)),
+        let listeners = async {
+            let admin = admin::bind(&config.data_dir)?;
+            Ok::<_, String>((http::bind(config.http.listen).await?, admin.0))
+        };
+        match listeners.await {
+            Ok(listeners) => Ok(Self::assemble(parts, identity, presence, listeners)),
             Err(error) => {
                 parts.relay.stop(Duration::ZERO).await;
                 Err(StartError::Http(error))
@@ -175,7 +192,7 @@ impl Node {
         parts: Parts,
         identity: Identity,
         presence: Presence,
-        listener: TcpListener,
+        (listener, admin): (TcpListener, UnixListener),
     ) -> Self {
         let (alarm, raised) = Alarm::new();
         let tasks_end = CancellationToken::new();
@@ -195,12 +212,17 @@ impl Node {
         let http_end = CancellationToken::new();
         let served =
             http::serve(listener, parts.clone(), parts.config.http.requests_max, http_end.clone());
-        let http_task = tokio::spawn(async move {
-            if let Err(error) = served.await {
+        let auditor = parts.chain.as_ref().map(|part| part.auditor().clone());
+        let administered = admin::serve(admin, auditor, http_end.clone());
+        let raise = |alarm: Alarm, outcome: Result<(), String>| {
+            if let Err(error) = outcome {
                 alarm.raise(error);
             }
-        });
-        Self { parts, identity, http, tasks_end, tasks, http_end, http_task, raised }
+        };
+        let admin_alarm = alarm.clone();
+        let http_task = tokio::spawn(async move { raise(alarm, served.await) });
+        let admin_task = tokio::spawn(async move { raise(admin_alarm, administered.await) });
+        Self { parts, identity, http, tasks_end, tasks, http_end, http_task, admin_task, raised }
     }
 
     /// Who it is.
@@ -245,7 +267,8 @@ impl Node {
         self.parts.stopping.cancel();
         self.http_end.cancel();
         // A scraper that keeps its connection open must not hold up the rest.
-        if tokio::time::timeout(Duration::from_secs(1), self.http_task).await.is_err() {
+        let pages = async { futures::join!(self.http_task, self.admin_task) };
+        if tokio::time::timeout(Duration::from_secs(1), pages).await.is_err() {
             tracing::debug!("an HTTP connection was cut off");
         }
         let drain = until.saturating_duration_since(Instant::now()).saturating_sub(CLOSE_RESERVE);
@@ -255,6 +278,9 @@ impl Node {
             // Supervisors do not panic, and end with their token.
             let _ = task.await;
         }
+        if let Some(chain) = &self.parts.chain {
+            chain.auditor().stop().await;
+        }
         self.parts.dht.stop().await;
         self.parts.store.close().await?;
         Ok(is_drained)
@@ -263,6 +289,7 @@ impl Node {
 
 /// Raises the alarm when the DHT or the relay server ends by itself.
 fn watch(parts: &Parts, end: CancellationToken, alarm: Alarm) -> JoinHandle<()> {
+    let auditor = parts.chain.as_ref().map(|part| part.auditor().clone());
     let (store, dht, relay) = (parts.store.clone(), parts.dht.clone(), parts.relay.clone());
     let (stopping, relay_ended) = (parts.stopping.clone(), Arc::clone(&parts.relay_ended));
     tokio::spawn(async move {
@@ -273,10 +300,19 @@ fn watch(parts: &Parts, end: CancellationToken, alarm: Alarm) -> JoinHandle<()> 
                 relay_ended.store(true, Ordering::Relaxed);
                 "the relay server has ended by itself; the log says why"
             }
+            () = audit_ended(auditor) => "the audit actor has ended by itself; the log says why",
             () = end.cancelled() => return,
         };
         if !stopping.is_cancelled() {
             alarm.raise(reason.to_owned());
         }
     })
+}
+
+/// Never, on a node without a chain.
+async fn audit_ended(auditor: Option<Auditor>) {
+    match auditor {
+        Some(auditor) => auditor.stopped().await,
+        None => std::future::pending().await,
+    }
 }

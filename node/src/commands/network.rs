@@ -102,7 +102,7 @@ pub fn quic_client(identity: &Identity, network: &str) -> Result<Client, Failure
 
 /// Returns when the user or the system wants the command to end. Uploads end by themselves then;
 /// what a put had committed by that moment stays pinned until its lease ends.
-async fn interrupted() -> &'static str {
+pub async fn interrupted() -> &'static str {
     let Ok(mut terminate) = signal(SignalKind::terminate()) else { return pending().await };
     let Ok(mut interrupt) = signal(SignalKind::interrupt()) else { return pending().await };
     tokio::select! {

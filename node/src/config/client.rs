@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use supernode_chain::ChainConfig;
 use supernode_dht::{DhtConfig, Mode};
 use supernode_object::Class;
 use supernode_protocol::limits::PIN_SECONDS_MAX;
@@ -12,7 +13,7 @@ use supernode_protocol::limits::PIN_SECONDS_MAX;
 use super::error::Invalid;
 use super::layers::Settings;
 use super::log::LogSection;
-use super::node::DEFAULT_NETWORK;
+use super::node::{DEFAULT_NETWORK, chain_invalid};
 
 /// A client's settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +26,8 @@ pub struct ClientConfig {
     pub network: NetworkSection,
     /// How objects are put.
     pub put: PutSection,
+    /// The chain on which deals are made.
+    pub chain: ChainConfig,
     /// Logs.
     pub log: LogSection,
 }
@@ -60,6 +63,7 @@ impl Default for ClientConfig {
             identity_file: PathBuf::new(),
             network: NetworkSection::default(),
             put: PutSection::default(),
+            chain: ChainConfig::default(),
             log: LogSection::at("warn"),
         }
     }
@@ -94,6 +98,7 @@ impl Settings for ClientConfig {
             let problem = "a pin lasts from 1s to 30days; renew it for longer";
             return Err(Invalid::new("put.lease_secs", problem));
         }
+        self.chain.validate().map_err(chain_invalid)?;
         self.log.validate()
     }
 
@@ -101,6 +106,7 @@ impl Settings for ClientConfig {
         if !self.identity_file.as_os_str().is_empty() {
             self.identity_file = directory.join(&self.identity_file);
         }
+        self.chain.key_file = directory.join(&self.chain.key_file);
     }
 }
 

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use supernode_audit::AuditConfig;
+use supernode_chain::ChainConfig;
 use supernode_dht::{DhtConfig, Mode};
 use supernode_protocol::ids::NodeId;
 use supernode_protocol::limits::{NODE_ADDRESSES_MAX, REGION_NAME_BYTES_MAX};
@@ -39,6 +41,10 @@ pub struct NodeConfig {
     pub relay: RelayConfig,
     /// The libp2p endpoint.
     pub dht: DhtConfig,
+    /// The chain that pays this node and challenges it.
+    pub chain: ChainConfig,
+    /// How challenges are answered and deals are ended.
+    pub audit: AuditConfig,
     /// Metrics and health.
     pub http: HttpSection,
     /// Logs.
@@ -101,6 +107,8 @@ impl Default for NodeConfig {
             storage: StoreConfig::default(),
             relay,
             dht,
+            chain: ChainConfig::default(),
+            audit: AuditConfig::default(),
             http: HttpSection::default(),
             log: LogSection::at("info"),
             shutdown: ShutdownSection::default(),
@@ -156,6 +164,10 @@ impl Settings for NodeConfig {
             return Err(Invalid::new("http.requests_max", "must be at least 1"));
         }
         self.log.validate()?;
+        self.chain.validate().map_err(chain_invalid)?;
+        self.audit
+            .validate()
+            .map_err(|error| Invalid::new(format!("audit.{}", error.field), error.reason))?;
         let nobody = NodeId::from_bytes([0; NodeId::LEN]);
         self.store(nobody).validate().map_err(|error| match error {
             StoreError::Config { key: "data_dir", reason } => Invalid::new("data_dir", reason),
@@ -227,6 +239,11 @@ impl NodeConfig {
         }
     }
 
+    /// Where the key is that signs this node's transactions.
+    pub fn chain_key_path(&self) -> PathBuf {
+        self.data_dir.join(&self.chain.key_file)
+    }
+
     /// How long stopping may take.
     pub fn shutdown_deadline(&self) -> Duration {
         Duration::from_secs(self.shutdown.deadline_secs)
@@ -242,4 +259,9 @@ impl NodeConfig {
             None => "relay".to_owned(),
         }
     }
+}
+
+/// A bad setting of the chain, as a setting of the whole.
+pub(super) fn chain_invalid(error: supernode_chain::ConfigError) -> Invalid {
+    Invalid::new(format!("chain.{}", error.key), error.problem)
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use supernode_audit::AuditMetrics;
 use supernode_dht::DhtMetrics;
 use supernode_relay::{Histogram, RETRIEVAL_BOUNDS_SECONDS, Reason, RelayMetrics, RequestKind};
 use supernode_store::StoreMetrics;
@@ -18,6 +19,8 @@ impl Metrics {
         let mut counts = vec![0; RETRIEVAL_BOUNDS_SECONDS.len() + 1];
         counts[1] = 3;
         counts[4] = 2;
+        let mut audit = AuditMetrics::default();
+        (audit.audits.slack_last_blocks, audit.audits.slack_min_blocks) = (Some(7), Some(3));
         Self {
             network: "main".to_owned(),
             region: "EU-WEST".to_owned(),
@@ -40,6 +43,7 @@ impl Metrics {
                 shard_retrieval: Histogram { counts, sum: Duration::from_millis(40) },
             },
             dht: DhtMetrics::default(),
+            audit: Some(audit),
         }
     }
 }
@@ -98,6 +102,7 @@ fn buckets_add_up() {
         "supernode_shard_retrieval_seconds_count 5",
         "supernode_shard_retrieval_seconds_sum 0.04",
         "supernode_actor_mailbox_depth{actor=\"storage\"} 4",
+        "supernode_audit_slack_blocks{of=\"least\"} 3",
     ] {
         assert!(text.lines().any(|it| it == line), "{line} is missing in\n{text}");
     }

@@ -45,7 +45,7 @@ fn an_unknown_key_is_named_with_its_place_and_what_was_meant() {
         "{error}"
     );
     let error = file_error("colour = 1\n");
-    assert!(error.contains("known here: data_dir, "), "{error}");
+    assert!(error.contains("known here: audit, chain, data_dir, "), "{error}");
 }
 
 #[test]

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The admin socket: what the operator of a running node may ask it, and nobody else.
+//!
+//! `admin.sock` in the data directory, mode 0600, HTTP/1.1 with JSON bodies:
+//!
+//! - `GET /v1/cleanup` is what cleanup would end now and why; nothing is changed.
+//!
+//! The socket belongs to whoever holds the directory's lock: one that a crash left behind is
+//! replaced.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::{Deserialize, Serialize};
+use supernode_audit::{AuditError, Auditor, Planned, Verdict};
+use supernode_protocol::deal::DealId;
+use supernode_protocol::ids::{Cid, LeaseId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// The socket's name in the data directory.
+pub const SOCKET: &str = "admin.sock";
+/// The page of the dry run.
+pub const CLEANUP: &str = "/v1/cleanup";
+
+/// Leases that one plan lists at most, the first to go: each is asked about at every endpoint.
+const PLAN_LEASES_MAX: usize = 256;
+/// A plan asks every endpoint about every lease that is due.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+/// An answer longer than this is not one of ours.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
+/// One lease whose deal may be over, as the admin socket tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedLease {
+    /// The lease.
+    pub lease: LeaseId,
+    /// The deal; nothing for a lease of another chain.
+    pub deal: Option<DealId>,
+    /// What it keeps.
+    pub objects: Vec<Cid>,
+    /// Slots under it.
+    pub slots: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The finalised block its deal ends at, as stored.
+    pub ends_at: u64,
+    /// Whether it goes now.
+    pub goes: bool,
+    /// Why it goes, or stays.
+    pub reason: String,
+}
+
+impl From<Planned> for PlannedLease {
+    fn from(planned: Planned) -> Self {
+        let Planned { held, deal, moves_to, verdict } = planned;
+        let (goes, reason) = match verdict {
+            Verdict::End(end) => (true, end.to_string()),
+            Verdict::Keep(keep) => (false, keep.to_string()),
+        };
+        let ends_at = moves_to.unwrap_or(held.height);
+        let (lease, objects) = (held.lease, held.objects);
+        Self { lease, deal, objects, slots: held.slots, bytes: held.bytes, ends_at, goes, reason }
+    }
+}
+
+/// Makes the socket.
+///
+/// # Errors
+/// Names the path and the remedy.
+pub fn bind(data_dir: &Path) -> Result<(UnixListener, PathBuf), String> {
+    let path = data_dir.join(SOCKET);
+    let failed = |error: io::Error| {
+        format!("cannot make the admin socket {}: {error}; use a shorter data_dir", path.display())
+    };
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path).map_err(failed)?;
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok((listener, path))
+}
+
+/// Serves until `cancel`. Without a chain there is nothing to plan.
+///
+/// # Errors
+/// When the socket fails.
+pub async fn serve(
+    listener: UnixListener,
+    auditor: Option<Auditor>,
+    cancel: CancellationToken,
+) -> Result<(), String> {
+    let router = Router::new().route(CLEANUP, get(cleanup)).with_state(Arc::new(auditor));
+    axum::serve(listener, router)
+        .with_graceful_shutdown(cancel.cancelled_owned())
+        .await
+        .map_err(|error| format!("the admin socket ended: {error}"))
+}
+
+async fn cleanup(State(auditor): State<Arc<Option<Auditor>>>) -> Response {
+    let Some(auditor) = &*auditor else {
+        return told(StatusCode::NOT_FOUND, "this node serves no chain: name chain.endpoints");
+    };
+    match auditor.plan(PLAN_LEASES_MAX).await {
+        Ok(planned) => {
+            let leases: Vec<PlannedLease> = planned.into_iter().map(PlannedLease::from).collect();
+            let body = serde_json::to_string(&leases).expect("plain values have a JSON form");
+            (StatusCode::OK, [(CONTENT_TYPE, "application/json")], body).into_response()
+        }
+        Err(AuditError::Busy) => {
+            told(StatusCode::SERVICE_UNAVAILABLE, "another plan is being made; ask again")
+        }
+        Err(error) => told(StatusCode::BAD_GATEWAY, &error.to_string()),
+    }
+}
+
+fn told(status: StatusCode, message: &str) -> Response {
+    (status, message.to_owned()).into_response()
+}
+
+/// Asks the node that runs in a data directory.
+///
+/// # Errors
+/// When nobody answers there, or the answer is no HTTP.
+pub async fn ask(data_dir: &Path, page: &str) -> io::Result<(u16, String)> {
+    let exchange = async {
+        let mut stream = UnixStream::connect(data_dir.join(SOCKET)).await?;
+        let request = format!("GET {page} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).await?;
+        crate::http::parse(&answer).ok_or_else(|| io::Error::other("the answer is no HTTP"))
+    };
+    timeout(ANSWER_TIMEOUT, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
