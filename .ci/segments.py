@@ -23,7 +23,8 @@ SEGMENT_HEADER = struct.Struct("<8sIIQ32sQQI48xI")
 # known to be durable, lengths of meta, outboard and payload, id, CRC32C of the meta, CRC32C of all.
 RECORD_HEADER = struct.Struct("<4sBB2xQQQIIIIQ32sII")
 
-SHARD, SLOT, COMMIT, LEASE, TOMBSTONE = 1, 2, 5, 7, 8
+SHARD, SLOT, COMMIT, LEASE, TOMBSTONE, RECLAIM = 1, 2, 5, 7, 8, 10
+HOLE_ALIGN = 4096
 
 
 class BadFormat(Exception):
@@ -92,6 +93,12 @@ class Payload:
             segment.seek(self.offset)
             return segment.read(self.length)
 
+    def blocks(self):
+        """The whole disk blocks in it: what becomes a hole when it is given back."""
+        start = round_up(self.offset, HOLE_ALIGN)
+        end = (self.offset + self.length) // HOLE_ALIGN * HOLE_ALIGN
+        return Payload(self.path, start, max(0, end - start))
+
 
 @dataclass
 class Commit:
@@ -111,6 +118,15 @@ class DataDir:
     commits: list = field(default_factory=list)
     ended: set = field(default_factory=set)  # leases that ended
     freed: set = field(default_factory=set)  # (object, group) that are gone
+    places: dict = field(default_factory=dict)  # (segment, offset) -> Payload, of every record
+    buried: dict = field(default_factory=dict)  # shard id -> Payload of the record that died last
+    given_back: set = field(default_factory=set)  # places whose blocks are holes
+    gone_through: int = 0  # segments up to this one are not needed
+
+    def holes(self):
+        """The file ranges that the log says are holes."""
+        places = (self.places[place] for place in self.given_back if place in self.places)
+        return [blocks for blocks in (place.blocks() for place in places) if blocks.length]
 
     def slots(self, cid):
         """(stripe, index) -> Payload, for every slot of the object that a live lease covers."""
@@ -155,7 +171,7 @@ def segment_header(path):
 
 
 def records(path, tag, end):
-    """(kind, id, meta, Payload) of every record up to `end`; None is the torn tail."""
+    """(offset, kind, id, meta, Payload) of every record up to `end`; None is the torn tail."""
     size = path.stat().st_size
     limit = size if end is None else end
     with path.open("rb") as segment:
@@ -177,11 +193,12 @@ def records(path, tag, end):
                 raise BadFormat(f"{path}: the record at {at} has a damaged meta")
             align = PAYLOAD_ALIGN if payload_len >= LARGE_PAYLOAD_BYTES else RECORD_ALIGN
             start = round_up(at + RECORD_HEADER.size + meta_len + outboard_len, align)
-            yield kind, subject, meta, Payload(path, start, payload_len)
+            yield at, kind, subject, meta, Payload(path, start, payload_len)
             at = round_up(start + payload_len, RECORD_ALIGN)
 
 
-def apply(state, kind, subject, meta, payload):
+def apply(state, place, kind, subject, meta, payload):
+    state.places[place] = payload
     reader = Postcard(meta)
     if kind in (SHARD, SLOT):
         upload, _owner = reader.id(), reader.id()
@@ -207,10 +224,18 @@ def apply(state, kind, subject, meta, payload):
             state.uploads.pop(name, None)
     elif kind == TOMBSTONE:
         freed = reader.number()
-        if freed == 0:
-            state.shards.pop(subject, None)
+        if freed == 0 and subject in state.shards:
+            state.buried[subject] = state.shards.pop(subject)
         elif freed == 2:
             state.freed.add((subject, reader.number()))
+    elif kind == RECLAIM:
+        what = reader.number()
+        if what == 0:  # holes were made
+            count = reader.number()
+            places = [(reader.number(), reader.number()) for _ in range(count)]
+            state.given_back.update(places)
+        elif what == 2:
+            state.gone_through = max(state.gone_through, reader.number())
 
 
 def read_data_dir(directory):
@@ -227,15 +252,17 @@ def read_data_dir(directory):
     ends = {previous: end for _, (_, _, previous, end) in headers}
     state = DataDir()
     for path, (number, tag, _, _) in headers:
-        for record in records(path, tag, ends.get(number)):
-            apply(state, *record)
+        for at, *record in records(path, tag, ends.get(number)):
+            apply(state, (number, at), *record)
     return state
 
 
 def main():
     for directory in sys.argv[1:]:
         state = read_data_dir(directory)
+        holes = state.holes()
         print(f"{directory}: {len(state.shards)} shards, {len(state.commits)} commits")
+        print(f"  {len(holes)} holes, {sum(hole.length for hole in holes)} bytes given back")
         for cid in sorted({commit.object for commit in state.commits}):
             print(f"  object {cid.hex()}: {len(state.slots(cid))} slots")
 

@@ -4,6 +4,7 @@
 //! - [`story`] is what happens, in order: a network, a put, a look at the disks, gets, killed
 //!   nodes, restarts.
 //! - [`child`] runs this same program as other people would: commands with exit codes.
+//! - [`deals`] are the chapters about the chain; [`ledger`] reads its storage by plain RPC.
 //! - [`slots`] looks at what is on disk, from the segment files alone.
 //! - [`checks`] keeps what was claimed and whether it held.
 //!
@@ -12,6 +13,8 @@
 
 mod checks;
 mod child;
+mod deals;
+mod ledger;
 mod slots;
 mod story;
 
@@ -48,6 +51,14 @@ pub struct DemoReport {
     pub sha256_degraded: String,
     /// Slots of the real file found in the segments of the nodes.
     pub slots_stored: u64,
+    /// Audits that the chain resolved with an accepted proof.
+    pub audits_passed: u64,
+    /// Audits that the chain resolved without one.
+    pub audits_failed: u64,
+    /// Slots of the object whose deal ended that are still in a segment.
+    pub slots_after_expiry: u64,
+    /// Whether the object whose deal lives on is whole, on chain, on disk and when it is got.
+    pub other_object_intact: bool,
     /// What was claimed, and whether it held.
     pub checks: Vec<Check>,
 }
@@ -60,6 +71,8 @@ impl Report for DemoReport {
             ("get through the DHT", format!("{:.2} s", self.get_seconds)),
             ("get with two nodes dead", format!("{:.2} s", self.degraded_get_seconds)),
             ("slots on disk", self.slots_stored.to_string()),
+            ("audits passed", self.audits_passed.to_string()),
+            ("audits failed, of damaged bytes", self.audits_failed.to_string()),
             ("nodes killed", self.nodes_killed.to_string()),
         ]
         .into_iter()

@@ -4,12 +4,14 @@
 //! - [`layout`] decides, once per directory, who the nodes are and where they listen, and writes
 //!   their configurations, `client.toml` and `network.json`. A directory that has them is used as
 //!   it is, so a network can be stopped and started again.
-//! - [`cluster`] runs each node as a process of its own, waits until it is ready, and stops
-//!   whatever runs in the directories, by whomever it was started.
+//! - [`chain`] decides how the network's chain begins and at which pace everything lives.
+//! - [`cluster`] runs the chain and each node as a process of its own, waits until they are ready,
+//!   and stops whatever runs in the directories, by whomever it was started.
 //! - [`probe`] looks at nodes from outside, over HTTP.
 //!
 //! A node that dies is reported and left dead: what happens then is what people come here to see.
 
+pub mod chain;
 pub mod cluster;
 pub mod layout;
 pub mod probe;
@@ -20,6 +22,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use self::chain::{ChainPlan, Pace};
 use self::cluster::Cluster;
 use self::layout::{Layout, NodePlan};
 use crate::cli::DevArgs;
@@ -33,8 +36,20 @@ pub struct NetworkFile {
     pub network: String,
     /// What `--config` of the client commands takes.
     pub client_config: PathBuf,
+    /// The chain.
+    pub chain: RunningChain,
     /// The nodes, in order.
     pub nodes: Vec<RunningNode>,
+}
+
+/// The chain of `network.json`.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunningChain {
+    /// Everything that does not change when it is restarted.
+    #[serde(flatten)]
+    pub plan: ChainPlan,
+    /// Its process.
+    pub pid: u32,
 }
 
 /// One node of `network.json`.
@@ -60,7 +75,8 @@ impl Report for NetworkFile {
                 row
             })
             .collect();
-        output::table(out, &["NODE", "REGION", "QUIC", "HTTP", "PID"], &rows)
+        output::table(out, &["NODE", "REGION", "QUIC", "HTTP", "PID"], &rows)?;
+        writeln!(out, "chain at {}, PID {}", self.chain.plan.endpoint, self.chain.pid)
     }
 }
 
@@ -69,7 +85,9 @@ pub async fn run(args: &DevArgs) -> Result<(), Failure> {
     let output = Output::new(args.json.json);
     // Listening for signals first: from here on a Ctrl-C stops what has been started.
     let mut stop = StopSignals::install()?;
-    let layout = Layout::open(&args.dir, args.nodes)?;
+    let pace = Pace::people();
+    output.talk(format_args!("pace of a new network: {}", pace.told()));
+    let layout = Layout::open(&args.dir, args.nodes, pace)?;
     let mut cluster = Cluster::new(layout);
     let started = tokio::select! {
         started = cluster.start_all() => started.map(Some),

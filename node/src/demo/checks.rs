@@ -17,7 +17,7 @@ pub struct Check {
 }
 
 /// Claims in a demo that goes well.
-const CHECK_COUNT: u64 = 22;
+const CHECK_COUNT: u64 = 44;
 
 /// All claims so far, each told as it is made.
 pub(super) struct Checks {

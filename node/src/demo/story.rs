@@ -15,6 +15,7 @@ use super::checks::Checks;
 use super::child::{Client, Ended};
 use super::slots;
 use crate::cli::DemoArgs;
+use crate::dev::chain::Pace;
 use crate::dev::cluster::Cluster;
 use crate::dev::layout::{Layout, NodePlan, NodeTraits};
 use crate::dev::probe;
@@ -22,9 +23,9 @@ use crate::exit::Failure;
 use crate::output::{self, Output};
 
 /// Nodes of the network before the late one joins.
-const NODES: usize = 7;
+pub(super) const NODES: usize = 7;
 /// Data and parity shards of a stripe in the demo: the default class.
-const STRIPE_SLOTS: u64 = 14;
+pub(super) const STRIPE_SLOTS: u64 = 14;
 /// Bytes of a full stripe.
 const STRIPE_BYTES: u64 = 64 << 20;
 /// The file of zeros. Every stripe of it has fourteen equal shards.
@@ -38,29 +39,29 @@ const METRICS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The demo under way.
 pub(super) struct Story {
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
     input: PathBuf,
     program: PathBuf,
-    cluster: Cluster,
-    checks: Checks,
-    report: DemoReport,
+    pub(super) cluster: Cluster,
+    pub(super) checks: Checks,
+    pub(super) report: DemoReport,
     #[cfg(feature = "fault-injection")]
     sabotage: bool,
 }
 
 /// An object of the story.
 #[derive(Clone)]
-struct Stored {
-    cid: Cid,
-    size: u64,
-    sha256: String,
+pub(super) struct Stored {
+    pub(super) cid: Cid,
+    pub(super) size: u64,
+    pub(super) sha256: String,
 }
 
 impl Story {
     pub(super) fn new(dir: &Path, args: &DemoArgs, output: Output) -> Result<Self, Failure> {
         let program = std::env::current_exe()
             .map_err(|error| Failure::failed(format_args!("cannot find this program: {error}")))?;
-        let layout = Layout::open(&dir.join("network"), NODES)?;
+        let layout = Layout::open(&dir.join("network"), NODES, Pace::demo())?;
         Ok(Self {
             dir: dir.to_owned(),
             input: args.file.clone().unwrap_or_else(|| program.clone()),
@@ -79,8 +80,13 @@ impl Story {
         let client = self.owner()?;
         let (real, zeros) = self.put_both(&client).await?;
         self.look_at_disks(&real, &zeros).await?;
+        let mut deals = self.make_deals(&client).await?;
+        self.audits_pass(&deals).await?;
+        let damage = self.damage_a_shard(&deals).await?;
         let stranger = self.late_node().await?;
         self.read_by_cid_alone(&stranger, &real).await?;
+        self.damage_is_noticed(&deals, &damage).await?;
+        self.a_deal_ends(&client, &mut deals).await?;
         self.lose_two(&stranger, &real).await?;
         self.lose_two_others(&stranger, &real).await?;
         self.lose_three(&stranger, &real, &zeros).await
@@ -98,7 +104,8 @@ impl Story {
     }
 
     async fn start_network(&mut self) -> Result<(), Failure> {
-        self.chapter("Seven nodes, one in each region, each its own process");
+        self.chapter("A chain and seven nodes, one in each region, each its own process");
+        self.checks.talk(format_args!("  {}", Pace::demo().told()));
         let network = self.cluster.start_all().await?;
         let mut pids: Vec<u32> = network.nodes.iter().map(|node| node.pid).collect();
         pids.sort_unstable();
@@ -286,7 +293,7 @@ impl Story {
     }
 
     /// Runs `get -o`; the digest is of the file it left, if any.
-    async fn get(
+    pub(super) async fn get(
         &mut self,
         client: &Client,
         stored: &Stored,
@@ -377,20 +384,20 @@ impl Story {
         Ok(self.client(&self.cluster.layout.client_config()))
     }
 
-    fn client(&self, config: &Path) -> Client {
+    pub(super) fn client(&self, config: &Path) -> Client {
         Client::new(&self.program, config, &self.dir.join("home"))
     }
 
-    fn chapter(&self, title: &str) {
+    pub(super) fn chapter(&self, title: &str) {
         self.checks.talk(format_args!("\n{title}"));
     }
 }
 
-fn describe(ended: &Ended, said: &str) -> String {
+pub(super) fn describe(ended: &Ended, said: &str) -> String {
     format!("exit {}, {:.2} s, {said}", ended.code, ended.seconds)
 }
 
-fn sha256(path: &Path) -> Result<String, Failure> {
+pub(super) fn sha256(path: &Path) -> Result<String, Failure> {
     let digest = || -> std::io::Result<String> {
         let mut file = File::open(path)?;
         let mut hasher = Sha256::new();
@@ -406,6 +413,6 @@ fn sha256(path: &Path) -> Result<String, Failure> {
     digest().map_err(|error| failed(path, &error))
 }
 
-fn failed(path: &Path, error: &std::io::Error) -> Failure {
+pub(super) fn failed(path: &Path, error: &std::io::Error) -> Failure {
     Failure::failed(format_args!("{}: {error}", path.display()))
 }

@@ -17,9 +17,11 @@ use tracing::warn;
 
 use super::layout::{Layout, NETWORK, NodePlan};
 use super::probe;
-use super::{NetworkFile, RunningNode};
+use super::{NetworkFile, RunningChain, RunningNode};
 use crate::exit::Failure;
 
+/// What the chain's process is called among the children.
+const CHAIN: &str = "chain";
 /// A node that is not ready after so long will not be.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// A node that still runs so long after it was told to stop is killed.
@@ -29,7 +31,7 @@ const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Variables of settings that differ from node to node: inherited, they would make all nodes one,
 /// or the operator's own. Others, such as a capacity, hold for the whole network.
-const OWN_SETTINGS: [&str; 7] = [
+const OWN_SETTINGS: [&str; 8] = [
     "SUPERNODE_DATA_DIR",
     "SUPERNODE_IDENTITY_FILE",
     "SUPERNODE_NETWORK__",
@@ -37,6 +39,7 @@ const OWN_SETTINGS: [&str; 7] = [
     "SUPERNODE_RELAY__WRITERS",
     "SUPERNODE_DHT__LISTEN",
     "SUPERNODE_HTTP__LISTEN",
+    "SUPERNODE_CHAIN__",
 ];
 
 /// A network's processes.
@@ -66,6 +69,7 @@ impl Cluster {
         let plans = self.layout.nodes.clone();
         // Before anything is started: a network that runs already is somebody's.
         plans.iter().try_for_each(refuse_if_held)?;
+        let chain_pid = self.spawn_chain()?;
         let mut nodes = Vec::new();
         for plan in plans {
             let pid = self.spawn(&plan)?;
@@ -75,9 +79,11 @@ impl Cluster {
         for node in &nodes {
             self.await_ready(&node.plan, known_to_each).await?;
         }
+        self.register_all().await?;
         let network = NetworkFile {
             network: NETWORK.to_owned(),
             client_config: self.layout.client_config(),
+            chain: RunningChain { plan: self.layout.chain.clone(), pid: chain_pid },
             nodes,
         };
         let path = self.layout.dir.join("network.json");
@@ -92,12 +98,28 @@ impl Cluster {
     /// # Errors
     /// When its data directory is in use, or the process cannot be made.
     pub fn spawn(&mut self, plan: &NodePlan) -> Result<u32, Failure> {
-        let context =
-            |error: std::io::Error| Failure::failed(format_args!("{}: {error}", plan.name));
         refuse_if_held(plan)?;
-        let log_path = self.layout.dir.join(&plan.name).join("node.log");
-        let log = OpenOptions::new().create(true).append(true).open(log_path).map_err(context)?;
-        let (program, arguments) = plan.command.split_first().expect("a plan names its program");
+        let log = self.layout.dir.join(&plan.name).join("node.log");
+        self.spawn_process(&plan.name, &plan.command, &log)
+    }
+
+    /// Starts the chain and returns its process id.
+    fn spawn_chain(&mut self) -> Result<u32, Failure> {
+        let (command, log) = (self.layout.chain.command.clone(), self.layout.dir.join("chain.log"));
+        self.spawn_process(CHAIN, &command, &log)
+    }
+
+    /// Puts every node into the chain's registry, once the chain answers.
+    async fn register_all(&mut self) -> Result<(), Failure> {
+        let log = self.layout.dir.join("chain.log");
+        let registered = self.layout.chain.register(&self.layout.dir, &self.layout.nodes).await;
+        registered.map_err(|failure| failure.context(format_args!("see {}", log.display())))
+    }
+
+    fn spawn_process(&mut self, name: &str, words: &[String], log: &Path) -> Result<u32, Failure> {
+        let context = |error: std::io::Error| Failure::failed(format_args!("{name}: {error}"));
+        let log = OpenOptions::new().create(true).append(true).open(log).map_err(context)?;
+        let (program, arguments) = words.split_first().expect("a plan names its program");
         let mut command = Command::new(program);
         without_settings(&mut command, &OWN_SETTINGS);
         let child = command
@@ -110,7 +132,7 @@ impl Cluster {
             .spawn()
             .map_err(context)?;
         let pid = child.id().expect("it has not been waited for");
-        self.children.push(Running { name: plan.name.clone(), child });
+        self.children.push(Running { name: name.to_owned(), child });
         Ok(pid)
     }
 
@@ -177,6 +199,23 @@ impl Cluster {
         let plans = self.layout.nodes.clone();
         join_all(plans.iter().map(|plan| stop(&plan.data_dir))).await;
         self.reap(&plans).await;
+        self.stop_chain().await;
+    }
+
+    /// Stops the chain, if it was started here.
+    async fn stop_chain(&mut self) {
+        let Some(position) = self.children.iter().position(|running| running.name == CHAIN) else {
+            return;
+        };
+        let mut chain = self.children.swap_remove(position).child;
+        if let Some(pid) = chain.id().and_then(pid) {
+            send(pid, Signal::TERM);
+        }
+        if tokio::time::timeout(STOP_TIMEOUT, chain.wait()).await.is_err() {
+            warn!("the chain did not stop in time and is killed");
+            // It is waited for by the runtime.
+            let _ = chain.start_kill();
+        }
     }
 
     /// Stops the nodes that were started here and leaves others alone.
@@ -185,6 +224,7 @@ impl Cluster {
         let plans: Vec<NodePlan> = self.layout.nodes.iter().filter(ours).cloned().collect();
         join_all(plans.iter().map(|plan| stop(&plan.data_dir))).await;
         self.reap(&plans).await;
+        self.stop_chain().await;
     }
 
     /// Collects children that have ended, so that none stays a zombie.

@@ -3,6 +3,9 @@
 //!
 //! ```text
 //! DIR/client.toml client.key      what clients of this network use
+//! DIR/chain.key                   the account that pays for deals
+//! DIR/chain/ chain-genesis.json   the development chain and how it begins
+//! DIR/chain.log                   what it says
 //! DIR/network.json                who the nodes are; written when all of them are up
 //! DIR/node-1/supernode.toml       one directory a node
 //! DIR/node-1/node.log             what it says
@@ -16,8 +19,10 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use supernode_chain::SecretKey;
 use supernode_protocol::ids::NodeId;
 
+use super::chain::{ChainPlan, Pace};
 use crate::config::layers::Settings;
 use crate::config::{self, ClientConfig, NodeConfig, Overlay, template};
 use crate::exit::Failure;
@@ -59,6 +64,9 @@ pub struct Layout {
     pub dir: PathBuf,
     /// The nodes, in order.
     pub nodes: Vec<NodePlan>,
+    /// The chain that they serve.
+    pub chain: ChainPlan,
+    pace: Pace,
     program: PathBuf,
 }
 
@@ -75,11 +83,11 @@ pub struct NodeTraits<'a> {
 }
 
 impl Layout {
-    /// The network in `dir`, made there if there is none yet.
+    /// The network in `dir`, made there if there is none yet; `pace` is for a new one.
     ///
     /// # Errors
     /// When the directory cannot be used, or holds a network of another size.
-    pub fn open(dir: &Path, node_count: usize) -> Result<Self, Failure> {
+    pub fn open(dir: &Path, node_count: usize, pace: Pace) -> Result<Self, Failure> {
         if node_count == 0 {
             return Err(Failure::usage("a network has at least one node; leave out --nodes for 7"));
         }
@@ -87,7 +95,8 @@ impl Layout {
         let dir = fs::canonicalize(dir).map_err(|error| failed(dir, &error))?;
         let program = std::env::current_exe()
             .map_err(|error| Failure::failed(format_args!("cannot find this program: {error}")))?;
-        let mut layout = Self { dir, nodes: Vec::new(), program };
+        let chain = ChainPlan::default();
+        let mut layout = Self { dir, nodes: Vec::new(), chain, pace, program };
         if layout.dir.join("client.toml").exists() {
             layout.reopen(node_count)?;
         } else {
@@ -110,7 +119,7 @@ impl Layout {
         traits: &NodeTraits<'_>,
         bootstrap: &[String],
     ) -> Result<NodePlan, Failure> {
-        let identity = self.make_node_dir(&traits.name)?;
+        let (identity, _) = self.make_node_dir(&traits.name)?;
         let ports = free_ports()?;
         let plan = self.plan(traits, identity.node, ports);
         self.write_node(&plan, traits, bootstrap)?;
@@ -141,12 +150,16 @@ impl Layout {
 
     fn create(&mut self, node_count: usize) -> Result<(), Failure> {
         let client = Identity::create(&self.dir.join("client.key"))?;
+        let payer = SecretKey::generate(&self.dir.join("chain.key"))?;
+        let mut accounts = vec![payer.account()];
         let mut made = Vec::new();
         for number in 1..=node_count {
             let name = format!("node-{number}");
-            let identity = self.make_node_dir(&name)?;
+            let (identity, operator) = self.make_node_dir(&name)?;
+            accounts.push(operator.account());
             made.push((name, identity.node, free_ports()?));
         }
+        self.chain = ChainPlan::create(&self.dir, &self.program, &self.pace, &accounts)?;
         let writers = [client.node];
         for ((name, node, ports), region) in made.into_iter().zip(REGIONS.iter().cycle()) {
             let traits = NodeTraits { name, region, capacity: CAPACITY, writers: &writers };
@@ -165,12 +178,17 @@ impl Layout {
             Overlay::flag("identity_file", "client.key", "dev"),
             Overlay::flag("network.name", NETWORK, "dev"),
             Overlay::flag("network.bootstrap", addresses.join(","), "dev"),
+            Overlay::flag("chain.endpoints", &self.chain.endpoint, "dev"),
+            Overlay::flag("chain.genesis", &self.chain.genesis, "dev"),
+            Overlay::flag("chain.block_millis", self.pace.block_time, "dev"),
         ];
         // Written last: its presence says that the directory is complete.
         write_settings::<ClientConfig>(&self.client_config(), template::CLIENT, &values)
     }
 
     fn reopen(&mut self, node_count: usize) -> Result<(), Failure> {
+        let client: ClientConfig = config::load(Some(&self.client_config()), &[], Vec::new())?;
+        self.chain = ChainPlan::reopen(&self.dir, &self.program, &client.chain)?;
         for number in 1.. {
             let name = format!("node-{number}");
             let path = self.dir.join(&name).join("supernode.toml");
@@ -202,10 +220,11 @@ impl Layout {
         )))
     }
 
-    fn make_node_dir(&self, name: &str) -> Result<Identity, Failure> {
+    fn make_node_dir(&self, name: &str) -> Result<(Identity, SecretKey), Failure> {
         let data_dir = self.dir.join(name).join("data");
         make_dir(&data_dir)?;
-        Ok(Identity::create(&data_dir.join("identity.key"))?)
+        let identity = Identity::create(&data_dir.join("identity.key"))?;
+        Ok((identity, SecretKey::generate(&data_dir.join("chain.key"))?))
     }
 
     fn plan(&self, traits: &NodeTraits<'_>, node: NodeId, ports: Ports) -> NodePlan {
@@ -243,9 +262,16 @@ impl Layout {
             ("dht.listen", listen.to_owned()),
             ("dht.allow_private_addresses", "true".to_owned()),
             ("http.listen", plan.http.clone()),
+            ("chain.endpoints", self.chain.endpoint.clone()),
+            ("chain.genesis", self.chain.genesis.clone()),
+            ("chain.block_millis", self.pace.block_time.to_owned()),
         ];
-        let values: Vec<Overlay> =
-            values.into_iter().map(|(key, value)| Overlay::flag(key, value, "dev")).collect();
+        let paced = self.pace.node_settings.iter().map(|(key, value)| (*key, (*value).to_owned()));
+        let values: Vec<Overlay> = values
+            .into_iter()
+            .chain(paced)
+            .map(|(key, value)| Overlay::flag(key, value, "dev"))
+            .collect();
         let path = self.dir.join(&plan.name).join("supernode.toml");
         write_settings::<NodeConfig>(&path, template::NODE, &values)
     }
@@ -290,10 +316,10 @@ fn write_settings<T: Settings>(
     fs::write(path, text).map_err(|error| failed(path, &error))
 }
 
-fn make_dir(dir: &Path) -> Result<(), Failure> {
+pub(super) fn make_dir(dir: &Path) -> Result<(), Failure> {
     fs::create_dir_all(dir).map_err(|error| failed(dir, &error))
 }
 
-fn failed(path: &Path, error: &std::io::Error) -> Failure {
+pub(super) fn failed(path: &Path, error: &std::io::Error) -> Failure {
     Failure::failed(format_args!("{}: {error}", path.display()))
 }

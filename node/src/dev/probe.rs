@@ -8,6 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::http::parse;
+
 /// A node that does not answer within this time counts as down.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// An answer longer than this is not one of ours.
@@ -41,12 +43,6 @@ pub async fn metric(address: &str, name: &str) -> Option<f64> {
     (status == 200).then(|| sum_of(&body, name)).flatten()
 }
 
-fn parse(answer: &str) -> Option<(u16, String)> {
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
-    Some((status, body.to_owned()))
-}
-
 fn sum_of(text: &str, name: &str) -> Option<f64> {
     let values = text.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
@@ -58,7 +54,7 @@ fn sum_of(text: &str, name: &str) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse, sum_of};
+    use super::sum_of;
 
     #[test]
     fn metrics_are_summed_over_labels_and_not_over_names() {
@@ -66,12 +62,5 @@ mod tests {
         assert_eq!(sum_of(text, "a"), Some(5.5));
         assert_eq!(sum_of(text, "b"), Some(7.0));
         assert_eq!(sum_of(text, "c"), None);
-    }
-
-    #[test]
-    fn only_http_is_an_answer() {
-        assert_eq!(parse("HTTP/1.1 503 x\r\na: b\r\n\r\nbody"), Some((503, "body".to_owned())));
-        assert_eq!(parse("SSH-2.0\r\n\r\n"), None);
-        assert_eq!(parse("HTTP/1.1"), None);
     }
 }
