@@ -40,6 +40,10 @@ fn the_demo_tells_the_truth() {
         assert!(report[figure].as_f64() > Some(0.0), "{figure}: {report}");
     }
     assert_eq!(report["slots_stored"], 14);
+    assert!(report["audits_passed"].as_u64() >= Some(42), "every slot of three deals: {report}");
+    assert!(report["audits_failed"].as_u64() >= Some(1), "damage is noticed: {report}");
+    assert_eq!(report["slots_after_expiry"], 0);
+    assert_eq!(report["other_object_intact"], true);
     assert!(report["nodes_killed"].as_u64() >= Some(7), "two, two and three: {report}");
 
     assert!(process::working_in(scratch.path()).is_empty(), "the demo leaves nothing running");

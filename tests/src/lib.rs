@@ -5,8 +5,10 @@
 //! - [`network`] is a whole network of such processes that is gone when the test is.
 //! - [`process`] looks at and signals processes by their ids.
 //! - [`http`] asks a node how it is; [`eventually`] waits for what it will say.
+//! - [`chain`] asks a development chain by plain JSON-RPC.
 //! - [`random`] makes bytes that a seed brings back.
 
+pub mod chain;
 pub mod eventually;
 pub mod http;
 pub mod network;

@@ -76,6 +76,30 @@ impl Node {
     }
 }
 
+/// The chain of a network, as `network.json` has it.
+#[derive(Debug, Clone)]
+pub struct Chain {
+    /// Its JSON-RPC endpoint.
+    pub endpoint: String,
+    /// Its process.
+    pub pid: u32,
+    /// What starts it again.
+    pub command: Vec<String>,
+}
+
+impl Chain {
+    fn of(value: &Value) -> Self {
+        let words = value["command"].as_array().expect("command is a list");
+        let word = |word: &Value| word.as_str().expect("of words").to_owned();
+        let pid = value["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+        Self {
+            endpoint: value["endpoint"].as_str().expect("the chain has an endpoint").to_owned(),
+            pid: pid.expect("pid is a process id"),
+            command: words.iter().map(word).collect(),
+        }
+    }
+}
+
 /// How a network is started.
 #[derive(Debug, Clone)]
 pub struct Shape<'a> {
@@ -97,6 +121,8 @@ pub struct Network {
     pub program: Program,
     /// Its nodes, in order.
     pub nodes: Vec<Node>,
+    /// Its chain, when the network is up.
+    pub chain: Option<Chain>,
     scratch: TempDir,
     dev: Guarded,
     restarted: Vec<Guarded>,
@@ -129,8 +155,8 @@ impl Network {
         let dev = Guarded::spawn(&mut command);
         let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
         let settings = shape.settings.iter().map(owned).collect();
-        let mut network =
-            Self { program, nodes: Vec::new(), scratch, dev, restarted: Vec::new(), settings };
+        let (nodes, restarted, chain) = (Vec::new(), Vec::new(), None);
+        let mut network = Self { program, nodes, chain, scratch, dev, restarted, settings };
         network.await_up();
         network
     }
@@ -150,6 +176,7 @@ impl Network {
         assert_eq!(said, file, "stdout and network.json say the same");
         self.nodes =
             file["nodes"].as_array().expect("nodes is a list").iter().map(Node::of).collect();
+        self.chain = Some(Chain::of(&file["chain"]));
     }
 
     /// The network's own directory.
@@ -219,7 +246,15 @@ impl Network {
     /// # Panics
     /// If they do not become ready.
     pub fn restart_all(&mut self, positions: &[usize]) {
-        positions.iter().for_each(|position| self.spawn_node(*position, &[]));
+        self.restart_all_with(positions, &[]);
+    }
+
+    /// Starts nodes by hand, all at once and with more settings, and waits until they are ready.
+    ///
+    /// # Panics
+    /// If they do not become ready.
+    pub fn restart_all_with(&mut self, positions: &[usize], settings: &[(&str, &str)]) {
+        positions.iter().for_each(|position| self.spawn_node(*position, settings));
         positions.iter().for_each(|position| self.await_ready(*position));
     }
 
@@ -230,6 +265,40 @@ impl Network {
     pub fn restart_with(&mut self, position: usize, settings: &[(&str, &str)]) {
         self.spawn_node(position, settings);
         self.await_ready(position);
+    }
+
+    /// The chain's JSON-RPC endpoint.
+    ///
+    /// # Panics
+    /// Not in a network that is up.
+    pub fn endpoint(&self) -> String {
+        self.chain.as_ref().expect("the network is up").endpoint.clone()
+    }
+
+    /// Kills the chain's process, without a word to it.
+    ///
+    /// # Panics
+    /// If it does not die.
+    pub fn kill_chain(&mut self) {
+        let pid = self.chain.as_ref().expect("the network is up").pid;
+        process::signal(pid, Signal::KILL);
+        self.await_gone(pid);
+    }
+
+    /// Starts the chain by hand with its `command`.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn restart_chain(&mut self) {
+        let chain = self.chain.as_mut().expect("the network is up");
+        let (program, arguments) = chain.command.split_first().expect("a command has a program");
+        let mut command = Command::new(program);
+        command.args(arguments).env_clear().stdin(Stdio::null());
+        let log = create(&self.scratch.path().join("chain.log"));
+        command.stdout(log.try_clone().expect("a second descriptor")).stderr(log);
+        let child = Guarded::spawn(&mut command);
+        chain.pid = child.pid();
+        self.restarted.push(child);
     }
 
     fn spawn_node(&mut self, position: usize, settings: &[(&str, &str)]) {
