@@ -14,6 +14,7 @@
 pub mod chain;
 pub mod cluster;
 pub mod layout;
+mod ports;
 pub mod probe;
 
 use std::io::{self, Write};

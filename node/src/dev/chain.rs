@@ -3,7 +3,7 @@
 //! registration of the nodes.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -119,12 +119,13 @@ struct Begun {
 }
 
 impl ChainPlan {
-    /// A new chain on which `accounts` own something.
+    /// A new chain on which `accounts` own something; it will listen on `port`.
     pub(super) fn create(
         dir: &Path,
         program: &Path,
         pace: &Pace,
         accounts: &[[u8; 32]],
+        port: u16,
     ) -> Result<Self, Failure> {
         let genesis = Genesis {
             balances: accounts.iter().map(|account| ((*account).into(), ENDOWMENT)).collect(),
@@ -140,7 +141,7 @@ impl ChainPlan {
         let path = dir.join("chain-pace.json");
         let text = serde_json::to_string(&begun).expect("plain data") + "\n";
         fs::write(&path, text).map_err(|error| failed(&path, &error))?;
-        let listen = free_port()?;
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let genesis = format!("0x{}", blake3::Hash::from_bytes(hash.0).to_hex());
         Ok(Self::plan(dir, program, &begun, listen, genesis))
     }
@@ -210,10 +211,4 @@ impl ChainPlan {
         chain.close();
         registered.map(drop)
     }
-}
-
-fn free_port() -> Result<SocketAddr, Failure> {
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let picked = TcpListener::bind(any).and_then(|listener| listener.local_addr());
-    picked.map_err(|error| Failure::failed(format_args!("no free port on 127.0.0.1: {error}")))
 }

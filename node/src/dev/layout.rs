@@ -15,7 +15,6 @@
 //! Ports are picked among free ones when the directory is made and kept from then on.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +22,7 @@ use supernode_chain::SecretKey;
 use supernode_protocol::ids::NodeId;
 
 use super::chain::{ChainPlan, Pace};
+use super::ports;
 use crate::config::layers::Settings;
 use crate::config::{self, ClientConfig, NodeConfig, Overlay, template};
 use crate::exit::Failure;
@@ -120,7 +120,7 @@ impl Layout {
         bootstrap: &[String],
     ) -> Result<NodePlan, Failure> {
         let (identity, _) = self.make_node_dir(&traits.name)?;
-        let ports = free_ports()?;
+        let ports = Ports::take(&mut ports::free(Ports::COUNT)?.into_iter());
         let plan = self.plan(traits, identity.node, ports);
         self.write_node(&plan, traits, bootstrap)?;
         self.nodes.push(plan.clone());
@@ -152,14 +152,24 @@ impl Layout {
         let client = Identity::create(&self.dir.join("client.key"))?;
         let payer = SecretKey::generate(&self.dir.join("chain.key"))?;
         let mut accounts = vec![payer.account()];
+        // One for the chain.
+        let count =
+            u16::try_from(node_count).ok().and_then(|nodes| nodes.checked_mul(Ports::COUNT));
+        let count = count.and_then(|ports| ports.checked_add(1)).ok_or_else(|| {
+            Failure::usage(format_args!(
+                "{node_count} nodes are more than one machine has ports for"
+            ))
+        })?;
+        let mut free = ports::free(count)?.into_iter();
         let mut made = Vec::new();
         for number in 1..=node_count {
             let name = format!("node-{number}");
             let (identity, operator) = self.make_node_dir(&name)?;
             accounts.push(operator.account());
-            made.push((name, identity.node, free_ports()?));
+            made.push((name, identity.node, Ports::take(&mut free)));
         }
-        self.chain = ChainPlan::create(&self.dir, &self.program, &self.pace, &accounts)?;
+        let port = free.next().expect("one was asked for");
+        self.chain = ChainPlan::create(&self.dir, &self.program, &self.pace, &accounts, port)?;
         let writers = [client.node];
         for ((name, node, ports), region) in made.into_iter().zip(REGIONS.iter().cycle()) {
             let traits = NodeTraits { name, region, capacity: CAPACITY, writers: &writers };
@@ -284,20 +294,14 @@ struct Ports {
     http: u16,
 }
 
-/// Three ports that nobody uses now. Another program may take one before the node does; the node
-/// then says so and the directory can be made again.
-fn free_ports() -> Result<Ports, Failure> {
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let pick = || -> std::io::Result<Ports> {
-        let quic = UdpSocket::bind(any)?;
-        let (libp2p, http) = (TcpListener::bind(any)?, TcpListener::bind(any)?);
-        Ok(Ports {
-            quic: quic.local_addr()?.port(),
-            libp2p: libp2p.local_addr()?.port(),
-            http: http.local_addr()?.port(),
-        })
-    };
-    pick().map_err(|error| Failure::failed(format_args!("no free ports on 127.0.0.1: {error}")))
+impl Ports {
+    const COUNT: u16 = 3;
+
+    /// The first ones of `free`.
+    fn take(free: &mut impl Iterator<Item = u16>) -> Self {
+        let mut next = || free.next().expect("as many were asked for as are taken");
+        Self { quic: next(), libp2p: next(), http: next() }
+    }
 }
 
 /// The port of the first TCP multiaddress.
