@@ -7,10 +7,11 @@
 //! and looks at the chain, because the transaction may still land. Until it does, or dies, it and
 //! the next one have the same nonce: at most one of the two is ever included.
 
-use subxt::client::OnlineClientAtBlockImpl;
 use subxt::config::substrate::AccountId32;
 use subxt::config::{SubstrateConfig, SubstrateExtrinsicParamsBuilder};
-use subxt::error::{DispatchError, ExtrinsicError, TransactionEventsError};
+use subxt::error::{
+    BackendError, DispatchError, ExtrinsicError, RpcError, TransactionEventsError,
+};
 use subxt::events::DecodeAsEvent;
 use subxt::extrinsics::ExtrinsicEvents;
 use subxt::transactions::{
@@ -24,6 +25,7 @@ use tokio::time::timeout;
 use crate::Chain;
 use crate::endpoint::Session;
 use crate::error::{ChainError, TxError};
+use crate::facts::{At, Online};
 use crate::keys::SecretKey;
 use crate::runtime::api;
 use crate::runtime::api::runtime_types::bounded_collections::bounded_vec::BoundedVec;
@@ -33,7 +35,6 @@ use crate::view::BlockRef;
 /// Calls that may wait; most are a few kilobytes, activations of large objects a few hundred.
 const MAILBOX_CALLS_MAX: usize = 16;
 
-type Online = OnlineClientAtBlockImpl<SubstrateConfig>;
 type InBlock = TransactionInBlock<SubstrateConfig, Online>;
 
 /// What can be asked of the pallet.
@@ -216,12 +217,12 @@ impl Owner {
     async fn perform(&self, call: &Call, until: Until) -> Result<Included, TxError> {
         let session = self.chain.session()?;
         let nonce = self.nonce(&session).await?;
-        let tx = session.ask(session.client.tx()).await?;
-        let signed = self.sign(tx, call, nonce).await?;
+        let begin = self.era_begin().await?;
+        let signed = self.sign(begin.tx(), call, nonce).await?;
         let submitted = timeout(session.request_timeout, signed.submit_and_watch()).await;
         let mut progress = submitted
             .map_err(|_| unknown("the node did not answer"))?
-            .map_err(|error| not_accepted(&error))?;
+            .map_err(not_taken)?;
         let patience = self.chain.config().inclusion_timeout();
         let wanted = async {
             loop {
@@ -249,6 +250,22 @@ impl Owner {
             .map_err(|_| unknown(format!("it was in no block for {secs} s")))??;
         let read = timeout(session.request_timeout, included(&block)).await;
         read.map_err(|_| unknown("its block could not be read"))?
+    }
+
+    /// The block from which a transaction's life is counted. A finalised one cannot be retracted and
+    /// take the transaction with it; but where finality stands still, its era would be over.
+    async fn era_begin(&self) -> Result<At, ChainError> {
+        let (best, finalised) = {
+            let view = self.chain.view();
+            let view = view.borrow();
+            view.best.zip(view.finalised).ok_or_else(|| self.chain.refusal())?
+        };
+        let oldest = best.height.saturating_sub(self.chain.config().mortal_blocks / 2);
+        let begin = match finalised {
+            recent if recent.height >= oldest => recent,
+            _ => self.chain.block_at(oldest).await?,
+        };
+        self.chain.at(begin).await
     }
 
     /// The account's nonce at the node's best block, whatever waits in its pool.
@@ -313,7 +330,7 @@ impl Owner {
                 tx.create_signed(&calls.claim_rewards(node), pair, params).await
             }
         };
-        signed.map_err(|error| not_accepted(&error))
+        signed.map_err(|error| TxError::NotAccepted { reason: error.to_string() })
     }
 }
 
@@ -374,8 +391,15 @@ fn unknown(reason: impl ToString) -> TxError {
     TxError::Unknown { reason: reason.to_string() }
 }
 
-fn not_accepted(error: &ExtrinsicError) -> TxError {
-    TxError::NotAccepted { reason: error.to_string() }
+/// Only a node's answer says that it did not take a transaction; what left on a connection that then
+/// broke may have arrived.
+fn not_taken(error: ExtrinsicError) -> TxError {
+    match error {
+        ExtrinsicError::ErrorSubmittingTransaction(BackendError::Rpc(RpcError::ClientError(
+            answer @ subxt::rpcs::Error::User(_),
+        ))) => TxError::NotAccepted { reason: answer.to_string() },
+        other => unknown(other),
+    }
 }
 
 fn bounded<T>(items: Vec<T>) -> BoundedVec<T> {

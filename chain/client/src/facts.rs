@@ -8,6 +8,7 @@ use subxt::client::{ClientAtBlock, OnlineClientAtBlockImpl};
 use subxt::config::substrate::AccountId32;
 use subxt::config::substrate::{H256, SubstrateConfig};
 use subxt::metadata::ArcMetadata;
+use subxt::transactions::TransactionsClient;
 use supernode_protocol::deal::{AuditId, DealId};
 use supernode_protocol::ids::{Cid, NodeId};
 
@@ -23,7 +24,8 @@ use crate::view::BlockRef;
 /// Entries read of one listing at most: what a person asks for fits, a loop does not.
 const ENTRIES_MAX: usize = 100_000;
 
-type Client = ClientAtBlock<SubstrateConfig, OnlineClientAtBlockImpl<SubstrateConfig>>;
+pub(crate) type Online = OnlineClientAtBlockImpl<SubstrateConfig>;
+type Client = ClientAtBlock<SubstrateConfig, Online>;
 
 /// One block of one endpoint.
 pub struct At {
@@ -76,6 +78,11 @@ impl At {
     /// Which block.
     pub fn block(&self) -> BlockRef {
         self.block
+    }
+
+    /// Transactions that live from this block on.
+    pub(crate) fn tx(&self) -> TransactionsClient<SubstrateConfig, Online> {
+        self.client.tx()
     }
 
     pub(crate) fn spec_version(&self) -> u32 {

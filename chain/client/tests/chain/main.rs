@@ -8,5 +8,6 @@ mod eventually;
 mod foreign;
 mod harness;
 mod one_key;
+mod proxy;
 mod runtime;
 mod secrets;

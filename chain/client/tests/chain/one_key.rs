@@ -6,13 +6,14 @@ use std::collections::BTreeSet;
 
 use supernode_chain::{Account, Call, ChainConfig, Included, TxError, Until};
 use supernode_devchain::{DevChain, Faults, Fill, Reorg, Retracted};
-use supernode_protocol::deal::DealId;
+use supernode_protocol::deal::{AuditId, DealId};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::eventually::{answer, soon, view};
 use super::harness::{
     BEGGAR, CLIENT, by_hand, config_of, connect, instant, key, landed, pending, reserve, start,
 };
+use super::proxy::Proxy;
 
 /// Submits in the background, because by hand the test itself makes the blocks.
 fn submit(account: &Account, call: Call, until: Until) -> JoinHandle<Result<Included, TxError>> {
@@ -154,6 +155,43 @@ async fn a_call_whose_connection_breaks_is_unknown_and_lands_once() {
     assert_eq!(ended(next).await.expect("there is money").reserved, Some(DealId(2)));
     chain.seal().await.expect("the chain runs");
     assert_eq!((landed(&chain).await.len(), pending(&chain).await), (2, 0));
+    chain.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_arrives_while_its_answer_is_lost_is_unknown_and_lands_once() {
+    let chain = start(by_hand()).await;
+    let proxy = Proxy::start(chain.addresses()[0]).await;
+    let through = ChainConfig { endpoints: vec![proxy.url()], ..config_of(&chain) };
+    let account = Account::start(connect(through).await, key(CLIENT));
+    // Nothing else that a client says is so long: after it, not a byte comes back.
+    let proofs = (0..10).map(|audit| (AuditId(audit), vec![0; 2_000])).collect();
+    proxy.hold_answers_after(20_000);
+    let call = submit(&account, Call::SubmitProofs { node: 0, proofs }, Until::InBlock);
+    waiting(&chain, 1).await;
+    proxy.cut();
+    let outcome = ended(call).await;
+    assert!(matches!(outcome, Err(TxError::Unknown { .. })), "it is in the pool: {outcome:?}");
+    chain.seal().await.expect("the chain runs");
+    assert_eq!((landed(&chain).await.len(), pending(&chain).await), (1, 0));
+    chain.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_land_while_finality_stands_still() {
+    let chain = start(by_hand()).await;
+    let brief = ChainConfig { mortal_blocks: 8, ..config_of(&chain) };
+    let client = connect(brief).await;
+    let account = Account::start(client.clone(), key(CLIENT));
+    chain.stall_finality(true).await.expect("the chain runs");
+    for _ in 0..20 {
+        chain.seal().await.expect("the chain runs");
+    }
+    view(&client, "the heads", |view| view.best.is_some_and(|best| best.height == 20)).await;
+    let call = submit(&account, reserve(5), Until::InBlock);
+    waiting(&chain, 1).await;
+    chain.seal().await.expect("the chain runs");
+    assert_eq!(ended(call).await.expect("there is money").reserved, Some(DealId(1)));
     chain.stop().await;
 }
 
