@@ -93,7 +93,7 @@ impl Backend for NodeBackend {
 
     async fn commit(&self, caller: NodeId, commit: Commit) -> Result<(Ack, u32), WireError> {
         if commit.terms.kind == LeaseKind::Deal {
-            self.notary()?.admit(&self.store, &commit).await?;
+            self.notary()?.admit(&self.store, caller, &commit).await?;
         } else if self.notary.as_ref().is_some_and(|it| it.is_deals(commit.terms.lease)) {
             let message = "this lease id belongs to a deal of the chain; choose another".to_owned();
             return Err(WireError { code: ErrorCode::Refused, message, retry_after_ms: None });

@@ -9,9 +9,7 @@
 
 use subxt::config::substrate::AccountId32;
 use subxt::config::{SubstrateConfig, SubstrateExtrinsicParamsBuilder};
-use subxt::error::{
-    BackendError, DispatchError, ExtrinsicError, RpcError, TransactionEventsError,
-};
+use subxt::error::{BackendError, DispatchError, ExtrinsicError, RpcError, TransactionEventsError};
 use subxt::events::DecodeAsEvent;
 use subxt::extrinsics::ExtrinsicEvents;
 use subxt::transactions::{
@@ -220,9 +218,8 @@ impl Owner {
         let begin = self.era_begin().await?;
         let signed = self.sign(begin.tx(), call, nonce).await?;
         let submitted = timeout(session.request_timeout, signed.submit_and_watch()).await;
-        let mut progress = submitted
-            .map_err(|_| unknown("the node did not answer"))?
-            .map_err(not_taken)?;
+        let mut progress =
+            submitted.map_err(|_| unknown("the node did not answer"))?.map_err(not_taken)?;
         let patience = self.chain.config().inclusion_timeout();
         let wanted = async {
             loop {

@@ -230,12 +230,14 @@ impl<T: Config> Pallet<T> {
         // A sweep that comes late must not spare a node because the deal ended meanwhile; only a
         // deal that ended before the deadline takes its audits with it.
         let ended = EndedDeals::<T>::get(id);
-        if ended.is_some_and(|ended| ended.at <= record.deadline) {
+        let deal = Deals::<T>::get(id).or_else(|| Closings::<T>::get(id).map(|it| it.deal));
+        // A deal without even a tombstone has long been settled.
+        let is_over = ended.as_ref().map_or(deal.is_none(), |ended| ended.at <= record.deadline);
+        if is_over {
             OpenAudits::<T>::remove(node, audit);
             Self::deposit_event(Event::AuditDropped { audit, node, deal: id });
             return;
         }
-        let deal = Deals::<T>::get(id).or_else(|| Closings::<T>::get(id).map(|it| it.deal));
         if let Some((deal, mut holding)) = deal.zip(Holdings::<T>::get(node, id)) {
             if holding.resolve(false) {
                 Self::forfeit(&deal, &mut holding, now.min(deal.expires_at));

@@ -4,8 +4,9 @@
 //! The actor knows heights and facts; that this node has a place in the registry is known here. It
 //! is looked up by the node's key, at the block that is asked about, and remembered.
 //!
-//! A running deal that names nothing of this node is unknown to it: who committed under another
-//! one's reservation, or more than was activated, keeps it here no longer than the reservation.
+//! A running deal that names nothing of this node is unknown to it: what was committed for it stays
+//! no longer than the reservation. A lease covers whole groups, so slots of a group that the deal
+//! does not name stay as long as those that it names.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -194,6 +195,13 @@ impl supernode_audit::Chain for ChainLink {
         let node = self.index(&best).await?.ok_or_else(|| ChainError::NotTaken {
             reason: "this node is not registered".to_owned(),
         })?;
+        // Refused proofs cost their fee each time; another key's are always refused.
+        let registered =
+            best.node(node).await.map_err(|error| failed(error, best.block().height))?;
+        if registered.is_none_or(|it| it.operator != self.account.id()) {
+            let reason = "the operator key is not the one this node is registered with".to_owned();
+            return Err(ChainError::NotTaken { reason });
+        }
         // The rest of a batch that is too large for this chain comes with the next one.
         let count_max = best.proofs_max().map_err(|error| failed(error, 0))?;
         let proofs: Vec<_> = proofs.into_iter().take(count_max).collect();

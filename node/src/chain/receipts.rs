@@ -42,29 +42,36 @@ impl Notary {
         deal_of(&self.chain.genesis(), lease).is_some()
     }
 
-    /// Decides whether a commit may put its group under a deal's lease.
+    /// Decides whether a commit may put its group under a deal's lease. What an earlier attempt
+    /// left under the reservation makes room for another object of the same writer.
     ///
     /// # Errors
     /// Says which rule of the chain it breaks, or that the chain cannot be asked.
-    pub async fn admit(&self, store: &Store, commit: &Commit) -> Result<(), WireError> {
-        let deal = self.deal(commit.terms.lease)?;
+    pub async fn admit(
+        &self,
+        store: &Store,
+        caller: NodeId,
+        commit: &Commit,
+    ) -> Result<(), WireError> {
+        let lease = commit.terms.lease;
+        let deal = self.deal(lease)?;
         let refuse = |message: String| Err(told(ErrorCode::Refused, message));
         let ends = match self.state(deal).await? {
             DealState::Reserved(it) => {
-                let here = store.deal(commit.terms.lease).await.map_err(told_of)?;
-                let here = here.map_or((0, Vec::new()), |here| (here.bytes, here.groups));
-                if here.1.iter().any(|(object, _)| *object != commit.object) {
-                    return refuse(format!("reservation {deal} is in use for another object"));
-                }
-                if here.0 > it.bytes {
-                    return refuse(format!("reservation {deal} is for {} bytes in all", it.bytes));
+                let here = store.deal(lease).await.map_err(told_of)?;
+                if let Some(here) = here.filter(|here| here.owner == caller) {
+                    if here.groups.iter().any(|(object, _)| *object != commit.object) {
+                        store.end_deal(lease).await.map_err(told_of)?;
+                    } else if here.bytes > it.bytes {
+                        let bytes = it.bytes;
+                        return refuse(format!("reservation {deal} is for {bytes} bytes in all"));
+                    }
                 }
                 it.activates_by
             }
-            // A put that is repeated after its deal was activated.
-            DealState::Active(it) if it.object == commit.object => it.expires_at,
+            // Its holders have signed for what they have; nobody would pay for more.
             DealState::Active(_) => {
-                return refuse(format!("deal {deal} is for another object; reserve a new one"));
+                return refuse(format!("deal {deal} runs; what it keeps is settled"));
             }
             DealState::Ended(it) => {
                 return refuse(format!("deal {deal} ended at block {}; reserve a new one", it.at));
@@ -273,3 +280,6 @@ fn shape_of(root: &Root, page: &Page) -> Option<ObjectShape> {
 fn told(code: ErrorCode, message: String) -> WireError {
     WireError { code, message, retry_after_ms: None }
 }
+
+#[cfg(test)]
+mod tests;

@@ -117,6 +117,23 @@ fn an_audit_of_a_cancelled_deal_harms_nobody() {
 }
 
 #[test]
+fn an_audit_that_outlives_the_tombstone_of_its_deal_harms_nobody() {
+    chain(6).execute_with(|| {
+        let brief = Parameters { tombstone_blocks: 1, audit_window: 8, ..parameters() };
+        assert_ok!(Supernode::set_parameters(RuntimeOrigin::root(), brief));
+        let deal = small_object(1).deal(1, 100);
+        run_to(12);
+        let (node, audit, record) = OpenAudits::<Test>::iter().next().expect("a round was opened");
+        assert_ok!(Supernode::cancel(RuntimeOrigin::signed(1), deal));
+        run_to(record.deadline);
+        assert!(!EndedDeals::<Test>::contains_key(deal), "its tombstone is gone");
+        next_block();
+        assert!(events().contains(&Event::AuditDropped { audit, node, deal }));
+        assert!(!events().iter().any(|event| matches!(event, Event::AuditFailed { .. })));
+    });
+}
+
+#[test]
 fn a_deal_is_over_at_its_end_even_before_that_is_noticed() {
     chain(6).execute_with(|| {
         let object = small_object(1);

@@ -233,6 +233,12 @@ impl Writer {
             if lease.kind != terms.kind {
                 return bad(format!("its lease is already a {} lease", lease.kind.name()));
             }
+            // A deal pays for one object. Checked here because commits of one lease may race.
+            let covered = catalog.lease_groups(terms.lease, None, 1)?;
+            let is_other = covered.first().is_some_and(|(covered, _)| *covered != object);
+            if lease.kind == LeaseKind::Deal && is_other {
+                return bad("its reservation is in use for another object".to_owned());
+            }
         }
         let placement = commit.placement.body_unverified();
         if (placement.object, placement.group) != (object, group) {
