@@ -74,7 +74,9 @@ impl Rejection {
 
     fn busy(reason: Reason, message: &str, after: Duration) -> Self {
         // A wait of no time would be a request to spin.
-        let millis = u32::try_from(after.as_millis()).unwrap_or(u32::MAX).max(1);
+        // Rounded up: who comes a part of a millisecond early is refused once more.
+        let millis = after.as_nanos().div_ceil(1_000_000);
+        let millis = u32::try_from(millis).unwrap_or(u32::MAX).max(1);
         let message = message.to_owned();
         let retry_after_ms = Some(millis);
         Self { reason, error: WireError { code: ErrorCode::Busy, message, retry_after_ms } }
@@ -285,5 +287,19 @@ pub(crate) struct Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.counters.requests_inflight.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_never_told_too_short() {
+        let told = |nanos| {
+            let after = Duration::from_nanos(nanos);
+            Rejection::busy(Reason::RequestRate, "", after).error.retry_after_ms
+        };
+        assert_eq!([0, 1_000_000, 1_000_001].map(told), [Some(1), Some(1), Some(2)]);
     }
 }
