@@ -68,14 +68,16 @@ struct Kept {
     segment_count: usize,
     last_sequence: u64,
     running_secs: u64,
+    is_whole: bool,
     index_rebuilt: Option<&'static str>,
     usage: Usage,
 }
 
 impl From<Stats> for Kept {
     fn from(stats: Stats) -> Self {
-        let Stats { usage, segment_count, last_sequence, running_secs, index_rebuilt } = stats;
-        Self { segment_count, last_sequence, running_secs, index_rebuilt, usage }
+        let Stats { usage, segment_count, last_sequence, running_secs, .. } = stats;
+        let Stats { is_whole, index_rebuilt, .. } = stats;
+        Self { segment_count, last_sequence, running_secs, is_whole, index_rebuilt, usage }
     }
 }
 
@@ -106,7 +108,11 @@ impl Report for Kept {
             ("last sequence", self.last_sequence),
             ("running seconds", self.running_secs),
         ];
-        counts.iter().try_for_each(|(name, count)| writeln!(out, "{name:<20}  {count}"))
+        counts.iter().try_for_each(|(name, count)| writeln!(out, "{name:<20}  {count}"))?;
+        if !self.is_whole {
+            writeln!(out, "records are missing: nothing is freed; run `supernode store fsck`")?;
+        }
+        Ok(())
     }
 }
 

@@ -39,6 +39,8 @@ pub struct Mark {
     pub running_secs: u64,
     /// Whether that record is the last word of an orderly stop.
     pub stopped: bool,
+    /// Whether records up to there could not be read: what is kept may look as if nobody wants it.
+    pub lossy: bool,
 }
 
 /// A database that can be rebuilt.

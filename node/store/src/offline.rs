@@ -43,6 +43,8 @@ pub struct Stats {
     pub last_sequence: u64,
     /// The node's running time.
     pub running_secs: u64,
+    /// Whether no record is missing; while some are, nothing is freed.
+    pub is_whole: bool,
     /// Why the index had to be rebuilt just now, if it had to.
     pub index_rebuilt: Option<&'static str>,
 }
@@ -99,6 +101,7 @@ pub fn stats(path: &Path) -> Result<Stats, StoreError> {
         segment_count: recovered.segments.numbers()?.len(),
         last_sequence: mark.sequence,
         running_secs: mark.running_secs,
+        is_whole: recovered.is_whole(),
         index_rebuilt: recovered.rebuilt,
     };
     recovered.overlay.close();

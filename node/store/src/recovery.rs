@@ -6,7 +6,9 @@
 //!    before anybody builds on it.
 //! 3. Open the index, or move it away and begin an empty one.
 //! 4. Replay what is newer than the index's mark. Whether a rebuild or one lost second: the same.
-//! 5. Remove segments that the log says are gone, if a crash left any.
+//!
+//! What could not be read is remembered with the index, for as long as it is this one: a map that
+//! lacks records is good enough to serve from, and no ground to free anything on.
 //!
 //! In the newest segment the records after the last certain sync are checked with their payloads: a
 //! record whose header reached the disk may lack its bytes. The log ends before the first that is
@@ -28,10 +30,11 @@ use crate::segment::{
     Damage, Extent, FoundRecord, LogEnd, Predecessor, SEGMENT_HEADER_BYTES, ScanRange, Segment,
     Segments, Tail, file_name, scan_segment, survey,
 };
-use crate::writer::unlink;
 
 /// Records applied between two writes to the index while replaying.
 const REPLAY_BATCH_RECORDS: u64 = 4096;
+/// More numbers than any lost segments can have used.
+const LOST_SEQUENCES_MAX: u64 = 1 << 31;
 
 /// Which segments there are and where they end.
 pub struct Layout {
@@ -99,6 +102,77 @@ impl Layout {
         Ok(mark.end <= length(&span.segment)?.min(span.end.unwrap_or(u64::MAX)))
     }
 
+    /// Why an index that opened cannot be used with this log, if it cannot.
+    fn objection(&self, index: &dyn Index) -> Result<Option<OpenFailure>, StoreError> {
+        let mark = index.mark();
+        if !self.fits(&mark)? {
+            let detail = format!("it follows another log: {mark:?}");
+            return Ok(Some(OpenFailure::new("mark", detail)));
+        }
+        Ok(match self.unseen(index, &mark) {
+            Ok(None) => None,
+            Ok(Some(number)) => {
+                let detail = format!("segment {number} was not readable when it was built");
+                Some(OpenFailure::new("segment", detail))
+            }
+            Err(error) => Some(OpenFailure::new("error", error.to_string())),
+        })
+    }
+
+    /// A segment before the mark with records of which the index has none: it was unreadable, and
+    /// somebody has restored it.
+    fn unseen(&self, index: &dyn Index, mark: &Mark) -> Result<Option<u32>, StoreError> {
+        let catalog = Catalog(index);
+        let gone_through = catalog.gone_through()?;
+        for span in &self.spans {
+            let number = span.segment.header.number;
+            let is_passed = number > gone_through && number <= mark.segment;
+            if is_passed && catalog.segment(number)?.records == 0 && self.holds_records(span)? {
+                return Ok(Some(number));
+            }
+        }
+        Ok(None)
+    }
+
+    fn holds_records(&self, span: &Span) -> Result<bool, StoreError> {
+        let mut holds = false;
+        let range = self.range(span, Mark::default())?;
+        scan_segment(&span.segment, range, |_| {
+            holds = true;
+            Ok(())
+        })?;
+        Ok(holds)
+    }
+
+    /// What of a segment is to be visited after a mark.
+    fn range(&self, span: &Span, mark: Mark) -> Result<ScanRange, StoreError> {
+        let number = span.segment.header.number;
+        let from = if number == mark.segment { mark.end } else { 0 };
+        let tail = match span.end {
+            Some(end) => Tail::Stated(end),
+            // Sealed, but whatever says where is lost: a file that came after it shows that all
+            // that counts was durable. A hole in it is no torn end.
+            None if self.is_followed(number) => Tail::Open { durable: u64::MAX },
+            None => {
+                let durable = survey(&span.segment, from, mark.sequence)?;
+                Tail::Open { durable: durable.max(mark.sequence) }
+            }
+        };
+        let next = self.spans.iter().find(|next| next.segment.header.number > number);
+        let before_sequence = next.map_or(u64::MAX, |next| next.segment.header.first_sequence);
+        Ok(ScanRange { from, tail, after_sequence: mark.sequence, before_sequence })
+    }
+
+    /// Whether a segment that was used came after this one, readable or not.
+    fn is_followed(&self, number: u32) -> bool {
+        let readable = self.spans.last().map(|span| span.segment.header.number);
+        readable.into_iter().chain(self.bad_numbers()).any(|other| other > number)
+    }
+
+    fn bad_numbers(&self) -> impl Iterator<Item = u32> {
+        self.bad.iter().map(|(number, _)| *number)
+    }
+
     /// Segments that cannot be read.
     pub fn bad_segments(&self) -> &[(u32, StoreError)] {
         &self.bad
@@ -146,6 +220,7 @@ pub fn replay(
     mut visit: impl FnMut(FoundRecord, Mark) -> Result<(), StoreError>,
 ) -> Result<Replayed, StoreError> {
     let mut mark = from;
+    let lost = |after, before| layout.bad_numbers().any(|bad| after < bad && bad < before);
     let mut replayed = Replayed {
         end: LogEnd {
             last: Predecessor { number: 0, end: 0 },
@@ -159,16 +234,11 @@ pub fn replay(
     };
     for span in layout.spans.iter().filter(|span| span.segment.header.number >= from.segment) {
         let header = span.segment.header;
-        let after = if header.number == from.segment { from.end } else { 0 };
-        let tail = match span.end {
-            Some(end) => Tail::Stated(end),
-            None => {
-                let durable = survey(&span.segment, after, mark.sequence)?;
-                Tail::Open { durable: durable.max(from.sequence) }
-            }
-        };
-        let range = ScanRange { from: after, tail, after_sequence: mark.sequence };
+        mark.lossy |= lost(mark.segment, header.number);
+        let range = layout.range(span, mark)?;
         let extent: Extent = scan_segment(&span.segment, range, |found| {
+            let continues = mark.segment == header.number;
+            let expected = if continues { mark.sequence + 1 } else { header.first_sequence };
             mark = Mark {
                 sequence: found.header.sequence,
                 segment: header.number,
@@ -176,16 +246,20 @@ pub fn replay(
                 end: found.end(),
                 running_secs: found.header.running_secs.max(mark.running_secs),
                 stopped: found.body == Body::Clock { stopped: true },
+                lossy: mark.lossy || found.header.sequence != expected,
             };
             replayed.records += 1;
             visit(found, mark)
         })?;
+        mark.lossy |= !extent.damage.is_empty();
         replayed.end.last = Predecessor { number: header.number, end: extent.end };
-        replayed.end.open = mark.stopped && mark.segment == header.number && extent.tail_bytes == 0;
+        let is_last = mark.segment == header.number && !layout.is_followed(header.number);
+        replayed.end.open = mark.stopped && is_last && extent.tail_bytes == 0;
         replayed.tail_bytes = extent.tail_bytes;
         replayed.damage.extend(extent.damage);
     }
-    replayed.mark = mark;
+    // What is lost at the end may come back, and only counts as passed when something follows it.
+    replayed.mark = Mark { lossy: mark.lossy || lost(mark.segment, u32::MAX), ..mark };
     Ok(replayed)
 }
 
@@ -270,8 +344,21 @@ pub struct Recovered {
     pub rebuilt: Option<&'static str>,
     /// Segments whose header is lost.
     pub bad_segments: Vec<u32>,
-    /// Segments up to this number were said to be gone, and are.
-    pub gone_through: u32,
+}
+
+impl Recovered {
+    /// Whether the map was built from all records, and all of them are still there.
+    pub fn is_whole(&self) -> bool {
+        self.bad_segments.is_empty() && !self.replayed.mark.lossy
+    }
+
+    /// The number of the next record. Those of a lost segment at the end are not given again: it
+    /// may be restored.
+    pub(crate) fn sequence_next(&self) -> u64 {
+        let Mark { sequence, segment, .. } = self.replayed.mark;
+        let is_lost = self.bad_segments.iter().any(|number| *number > segment);
+        sequence + 1 + if is_lost { LOST_SEQUENCES_MAX } else { 0 }
+    }
 }
 
 /// How to recover.
@@ -309,15 +396,22 @@ impl Recovery<'_> {
         }
         let overlay = Arc::new(Overlay::new(index, self.relaxed));
         let replayed = catch_up(&layout, &overlay)?;
-        let bad_segments = layout.bad.iter().map(|(number, _)| *number).collect();
+        let bad_segments = layout.bad_numbers().collect();
         for damage in &replayed.damage {
             let Damage { from, to, reason } = damage;
             tracing::error!(segment = from.segment, from = from.offset, to, reason, "damaged log");
         }
-        let gone_through = remove_gone(&segments, &overlay)?;
         // An empty log has nothing to be missing from.
         let rebuilt = rebuilt.filter(|reason| *reason != "missing" || replayed.records > 0);
-        Ok(Recovered { segments, overlay, replayed, rebuilt, bad_segments, gone_through })
+        let recovered = Recovered { segments, overlay, replayed, rebuilt, bad_segments };
+        if !recovered.is_whole() {
+            tracing::error!(
+                bad_segments = ?recovered.bad_segments,
+                "records are missing: nothing is freed until they are restored, or the files with \
+                 the damage are moved away, and the index is rebuilt"
+            );
+        }
+        Ok(recovered)
     }
 
     fn remove_unborn(&self, layout: &mut Layout) -> Result<(), StoreError> {
@@ -343,11 +437,10 @@ impl Recovery<'_> {
         layout: &Layout,
     ) -> Result<(Arc<dyn Index>, Option<&'static str>), StoreError> {
         let failure = match self.index.open() {
-            Ok(index) if layout.fits(&index.mark())? => return Ok((index, None)),
-            Ok(index) => {
-                let mark = index.mark();
-                OpenFailure::new("mark", format!("it follows another log: {mark:?}"))
-            }
+            Ok(index) => match layout.objection(&*index)? {
+                None => return Ok((index, None)),
+                Some(failure) => failure,
+            },
             Err(failure) => failure,
         };
         tracing::warn!(reason = failure.reason, detail = failure.detail, "rebuilding the index");
@@ -385,18 +478,6 @@ fn catch_up(layout: &Layout, overlay: &Overlay) -> Result<Replayed, StoreError> 
         overlay.index()?.checkpoint()?;
     }
     Ok(replayed)
-}
-
-/// Finishes what a crash interrupted: the log says that these segments are gone.
-fn remove_gone(segments: &Segments, overlay: &Overlay) -> Result<u32, StoreError> {
-    let through = Catalog(overlay).gone_through()?;
-    match unlink(segments, through, &mut 0) {
-        Ok(()) => Ok(through),
-        Err(error) => {
-            tracing::error!(%error, through, "segments that are not needed cannot be removed");
-            Ok(0)
-        }
-    }
 }
 
 fn write_through(overlay: &Overlay, mark: Mark) -> Result<(), IndexError> {

@@ -38,7 +38,6 @@ mod reclaim;
 
 pub use self::plan::{CommitFacts, Op};
 use self::reclaim::Reclaiming;
-pub(crate) use self::reclaim::unlink;
 pub use self::reclaim::{Hole, ReclaimJob, Reclaimed};
 
 /// The running time is written down at least this often.
@@ -134,6 +133,7 @@ impl Writer {
         let mark = replayed.mark;
         *counters.usage.lock() = Catalog(&*overlay).usage()?;
         counters.running_secs.store(mark.running_secs, Ordering::Relaxed);
+        let reclaiming = Reclaiming::new(recovered.is_whole());
         Ok(Self {
             config,
             log,
@@ -141,7 +141,7 @@ impl Writer {
             reader,
             counters,
             on_event,
-            sequence_next: mark.sequence + 1,
+            sequence_next: recovered.sequence_next(),
             now: mark.running_secs,
             recorded_secs: mark.running_secs,
             pending: Vec::new(),
@@ -151,7 +151,7 @@ impl Writer {
             free_bytes: 0,
             is_behind: false,
             mark,
-            reclaiming: Reclaiming::new(recovered.bad_segments.is_empty(), recovered.gone_through),
+            reclaiming,
         })
     }
 
@@ -251,6 +251,11 @@ impl Writer {
         let mut due = Vec::new();
         for lease in catalog.leases_due(self.now, TICK_ITEMS_MAX)? {
             due.push(Planned::lease(lease.as_bytes(), LeaseChange::Expire { lease }));
+        }
+        // With records missing, what looks unwanted may be somebody's. A lease may end all the
+        // same: what it kept lies in the trash, where the next commit finds it.
+        if !self.reclaiming.is_whole {
+            return Ok(due);
         }
         if let Some(until) = self.now.checked_sub(self.config.upload_idle_secs) {
             for upload in catalog.uploads_due(until, TICK_ITEMS_MAX)? {
@@ -399,6 +404,7 @@ impl Writer {
             end: self.log.end().end,
             running_secs: newest.draft.running_secs,
             stopped: newest.draft.body == Body::Clock { stopped: true },
+            lossy: self.mark.lossy,
         };
         self.recorded_secs = self.mark.running_secs;
         self.overlay.publish(self.mark);
@@ -521,6 +527,8 @@ impl Planned {
 
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod damage_tests;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]

@@ -12,6 +12,8 @@
 //! hashed, and the log ends before the first that is not whole: it is the torn end of the last
 //! write. The next segment's header then states this end.
 
+use std::ops::Range;
+
 use supernode_protocol::tree;
 
 use super::header::SEGMENT_HEADER_BYTES;
@@ -52,7 +54,8 @@ impl FoundRecord {
 pub enum Tail {
     /// Where its successor says: everything before was whole once.
     Stated(u64),
-    /// With its file, or before the first record after this number that is not whole.
+    /// With its file, or before the first record after this number that is not whole. A segment
+    /// that others follow was durable to its last record, whatever number that has.
     Open {
         /// The newest record that was durable for certain.
         durable: u64,
@@ -92,6 +95,8 @@ pub struct ScanRange {
     pub tail: Tail,
     /// Records up to this number are not expected here.
     pub after_sequence: u64,
+    /// Nor are those from this number on: a later segment has them.
+    pub before_sequence: u64,
 }
 
 /// Visits the records of a segment in order.
@@ -113,7 +118,8 @@ pub fn scan_segment(
     let mut unreadable: Vec<Damage> = Vec::new();
     while at < limit {
         let damage = |to, reason| Damage { from: segment.position(at), to, reason };
-        match read_head(segment, at, limit, extent.last_sequence)? {
+        let expected = extent.last_sequence + 1..range.before_sequence;
+        match read_head(segment, at, limit, &expected)? {
             Head::Whole(found) => {
                 let sequence = found.header.sequence;
                 // What is missing before it, and it itself, must be sound or have been durable.
@@ -131,15 +137,21 @@ pub fn scan_segment(
                 at = next;
             }
             Head::Lost => {
-                let next = next_header(segment, at, limit, extent.last_sequence);
+                let next = next_header(segment, at, limit, &expected);
                 unreadable.push(damage(next.unwrap_or(limit), "there is no record header"));
                 at = next.unwrap_or(limit);
             }
         }
     }
-    if matches!(range.tail, Tail::Stated(_)) && !unreadable.is_empty() {
-        extent.damage.append(&mut unreadable);
-        extent.end = limit;
+    if let Tail::Stated(end) = range.tail {
+        if end > limit.max(SEGMENT_HEADER_BYTES as u64) {
+            let reason = "the file ends before its records do";
+            unreadable.push(Damage { from: segment.position(limit), to: end, reason });
+        }
+        if !unreadable.is_empty() {
+            extent.damage.append(&mut unreadable);
+            extent.end = limit;
+        }
     }
     extent.tail_bytes = limit.saturating_sub(extent.end);
     Ok(extent)
@@ -151,7 +163,8 @@ pub fn scan_segment(
 /// As [`scan_segment`].
 pub fn survey(segment: &Segment, from: u64, after_sequence: u64) -> Result<u64, StoreError> {
     let mut durable = 0;
-    let range = ScanRange { from, tail: Tail::Open { durable: u64::MAX }, after_sequence };
+    let tail = Tail::Open { durable: u64::MAX };
+    let range = ScanRange { from, tail, after_sequence, before_sequence: u64::MAX };
     scan_segment(segment, range, |found| {
         durable = durable.max(found.header.durable_before());
         Ok(())
@@ -169,7 +182,7 @@ fn read_head(
     segment: &Segment,
     at: u64,
     limit: u64,
-    last_sequence: u64,
+    expected: &Range<u64>,
 ) -> Result<Head, StoreError> {
     let mut head = vec![0; HEAD_BYTES.min(to_len(limit - at))];
     read_tolerantly(&*segment.file, at, &mut head);
@@ -181,7 +194,7 @@ fn read_head(
         }
     };
     let end = at + header.shape.record_len(at);
-    if header.sequence <= last_sequence || end > limit {
+    if !expected.contains(&header.sequence) || end > limit {
         return Ok(Head::Lost);
     }
     let meta_end = HEADER_BYTES + header.shape.meta_len as usize;
@@ -230,7 +243,7 @@ fn payload_holds(segment: &Segment, found: &FoundRecord) -> bool {
 }
 
 /// Looks for the next whole header after `from`.
-fn next_header(segment: &Segment, from: u64, limit: u64, last_sequence: u64) -> Option<u64> {
+fn next_header(segment: &Segment, from: u64, limit: u64, expected: &Range<u64>) -> Option<u64> {
     let mut base = (from + 1).next_multiple_of(RECORD_ALIGN);
     while base < limit {
         // Windows overlap by a header, so that none is cut.
@@ -243,7 +256,7 @@ fn next_header(segment: &Segment, from: u64, limit: u64, last_sequence: u64) -> 
             }
             // An unknown kind stops the scan when its turn comes; here it is a header like any.
             match Header::decode_at(&window[step..], segment.header.tag, offset) {
-                Ok(header) if header.sequence > last_sequence => return Some(offset),
+                Ok(header) if expected.contains(&header.sequence) => return Some(offset),
                 Err(HeaderError::Unknown { .. }) => return Some(offset),
                 _ => {}
             }
@@ -277,7 +290,7 @@ pub fn read_record(segments: &Segments, at: Position) -> Result<FoundRecord, Sto
     if at.offset >= len {
         return Err(damaged());
     }
-    match read_head(&segment, at.offset, len, 0)? {
+    match read_head(&segment, at.offset, len, &(1..u64::MAX))? {
         Head::Whole(found) => Ok(*found),
         Head::BadMeta(_) | Head::Lost => Err(damaged()),
     }

@@ -62,7 +62,7 @@ fn scan(disk: &SimDisk, tail: Tail) -> (Vec<u64>, Extent) {
     let segments = Segments::new(Arc::new(disk.clone()));
     let segment = segments.segment(1).expect("a readable header");
     let mut found = Vec::new();
-    let range = ScanRange { from: 0, tail, after_sequence: 0 };
+    let range = ScanRange { from: 0, tail, after_sequence: 0, before_sequence: u64::MAX };
     let extent = scan_segment(&segment, range, |record| {
         found.push(record.header.sequence);
         Ok(())

@@ -23,10 +23,10 @@ use crate::error::StoreError;
 use crate::index::{Index, MapKv, Mark, MemoryIndex, OpenFailure};
 use crate::metrics::Counters;
 use crate::reader::Reader;
-use crate::record::Span;
+use crate::record::{Kind, Position, Span};
 use crate::recovery::{IndexSource, Layout, Recovery, entry_of, replay};
 use crate::sample::{Client, Object, Recipe, Terms, object};
-use crate::segment::{FoundRecord, Segments};
+use crate::segment::{FoundRecord, Segments, file_name};
 
 /// The object whose shards have whole disk blocks inside.
 pub const LARGE: usize = 3;
@@ -323,7 +323,7 @@ impl Lab {
         }
     }
 
-    fn segment_files(&self) -> usize {
+    pub fn segment_files(&self) -> usize {
         self.reader.segments().numbers().expect("a directory in memory").len()
     }
 
@@ -412,14 +412,51 @@ impl Lab {
         };
         self.outstanding = None;
         self.adopt_survivors();
+        self.boot();
+        self.model.now = self.model.recorded.max(self.writer.now());
+        assert_eq!(self.writer.now(), self.model.recorded, "seed {}: time", self.seed);
+        assert!(self.writer.reclaiming.is_whole, "seed {}: a crash is no damage", self.seed);
+        self.compare();
+    }
+
+    /// Restarts on a disk that lacks what the model knows of.
+    pub fn restart_damaged(&mut self, fate: IndexFate) {
+        self.writer.close().expect("a sound disk");
+        if fate == IndexFate::Lost {
+            self.index = Arc::default();
+        }
+        self.outstanding = None;
+        self.boot();
+    }
+
+    fn boot(&mut self) {
         let booted = boot(&self.disk, &self.index, &self.config);
         let (writer, reader, index) =
             booted.unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
         (self.writer, self.reader, self.index) = (writer, reader, index);
         self.index_at_boot = Arc::new(self.index.snapshot());
-        self.model.now = self.model.recorded.max(self.writer.now());
-        assert_eq!(self.writer.now(), self.model.recorded, "seed {}: time", self.seed);
-        self.compare();
+    }
+
+    /// Flips a bit in each copy of a segment's header; the second time restores it.
+    pub fn flip_headers(&self, segment: u32) {
+        for copy in [0, 4096] {
+            self.disk.corrupt(&file_name(segment), copy, 1);
+        }
+    }
+
+    /// Flips a bit in a record's header; the second time restores it.
+    pub fn flip_record(&self, at: Position) {
+        let offset = usize::try_from(at.offset).expect("a small file");
+        self.disk.corrupt(&file_name(at.segment), offset + 60, 1);
+    }
+
+    /// Where the records of a kind are.
+    pub fn records(&self, kind: Kind) -> Vec<Position> {
+        let mut places = Vec::new();
+        read_log(&self.disk, |found| {
+            places.extend((found.header.kind == kind).then_some(found.at));
+        });
+        places
     }
 
     /// Reads the log: what was acknowledged must be there, what was not may be.

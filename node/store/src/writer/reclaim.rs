@@ -9,10 +9,12 @@
 //! - A hole needs no record before it: what is dead stays dead, and punching twice does no harm. It
 //!   does need the **fence**, any record that was begun after everything so far was durable: from
 //!   it recovery knows that the dead record is no torn end, and does not look for its payload.
-//!   Records of older segments need none, because those have a stated end.
+//!   Records of older segments need none, because those are sealed.
 //! - A segment's end is said before it is done, and one file at a time, each removal durable before
 //!   the next: what is left is always the last part of the log.
 //! - Both come in slices, and a slice is run beside the writer, which meanwhile writes on.
+//! - Nothing is given back while records are missing from the log or from the map that was built
+//!   from it: what looks unwanted may be kept by one of those.
 
 use std::io;
 use std::sync::Arc;
@@ -75,9 +77,9 @@ pub(super) struct Reclaiming {
     is_busy: bool,
     /// The file system makes holes.
     can_punch: bool,
-    /// No segment is unreadable: somebody may want to restore that one, and what it needs.
-    can_unlink: bool,
-    /// Files up to this segment are gone.
+    /// All records are there to say what is wanted.
+    pub(super) is_whole: bool,
+    /// Files up to this segment are gone; a start looks again, for a crash may have left some.
     unlinked_through: u32,
     not_before_secs: u64,
 }
@@ -115,7 +117,7 @@ fn punch(segments: &Segments, holes: &[Hole], done: &mut Reclaimed) -> io::Resul
 }
 
 /// Removes segment files, the oldest first, each durably before the next.
-pub(crate) fn unlink(segments: &Segments, through: u32, removed: &mut u64) -> io::Result<()> {
+fn unlink(segments: &Segments, through: u32, removed: &mut u64) -> io::Result<()> {
     let disk = Arc::clone(segments.disk());
     for number in segments.numbers().map_err(io::Error::other)? {
         if number > through {
@@ -130,8 +132,9 @@ pub(crate) fn unlink(segments: &Segments, through: u32, removed: &mut u64) -> io
 }
 
 impl Reclaiming {
-    pub(super) fn new(can_unlink: bool, unlinked_through: u32) -> Self {
-        Self { is_busy: false, can_punch: true, can_unlink, unlinked_through, not_before_secs: 0 }
+    pub(super) fn new(is_whole: bool) -> Self {
+        let (is_busy, can_punch) = (false, true);
+        Self { is_busy, can_punch, is_whole, unlinked_through: 0, not_before_secs: 0 }
     }
 }
 
@@ -143,7 +146,8 @@ impl Writer {
     /// When a record about it cannot be written, or the index cannot be read.
     pub fn reclaim(&mut self) -> Result<Option<ReclaimJob>, StoreError> {
         let state = &self.reclaiming;
-        if state.is_busy || self.now < state.not_before_secs || !self.has_reclaimable()? {
+        let may = state.is_whole && !state.is_busy && self.now >= state.not_before_secs;
+        if !may || !self.has_reclaimable()? {
             return Ok(None);
         }
         // From here on the map holds nothing that is not durable.
@@ -202,8 +206,7 @@ impl Writer {
 
     fn unlinkable(&self) -> Result<Option<u32>, IndexError> {
         let through = Catalog(&self.overlay.stage()).gone_through()?;
-        let is_left = self.reclaiming.can_unlink && through > self.reclaiming.unlinked_through;
-        Ok(is_left.then_some(through))
+        Ok((through > self.reclaiming.unlinked_through).then_some(through))
     }
 
     /// The next record on the way out of the oldest segment, if nothing keeps it.
@@ -211,8 +214,7 @@ impl Writer {
         let view = self.overlay.stage();
         let Some((number, segment)) = Catalog(&view).oldest_segment()? else { return Ok(None) };
         // The newest segment with a durable record stays: it says where the log is.
-        let stays = number >= self.mark.segment || segment.anchors > 0;
-        if stays || !self.reclaiming.can_unlink {
+        if number >= self.mark.segment || segment.anchors > 0 {
             return Ok(None);
         }
         let dead = Catalog(&view).dead_records(number, u64::MAX, CLEAR_RECORDS_MAX)?;

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use supernode_store::offline::{Source, dump_map, fsck, rebuild_index};
+use supernode_store::offline::{Source, dump_map, fsck, rebuild_index, stats};
 use supernode_store::{Store, StoreConfig};
 
 use super::support::{assert_readable, config, open, put};
@@ -118,5 +118,41 @@ async fn old_segments_that_nothing_needs_are_unlinked() {
     assert_readable(&store, &kept).await;
     // 12 shards and a root were freed; the last few share a segment with what is kept.
     assert!(store.usage().tombstones < 10, "they leave with what they stood on");
+    store.close().await.expect("an orderly stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_node_removes_what_the_log_calls_gone() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path();
+    let small = StoreConfig { segment_bytes_max: 1 << 20, ..without_trash(path) };
+    let store = open(small.clone()).await.expect("a new store");
+    let client = Client::new(1);
+    put(&store, &client, &large(1), Terms::pin(1, 1)).await.expect("put");
+    put(&store, &client, &large(2), Terms::pin(2, 2)).await.expect("put");
+    let first = path.join("0000000001.seg");
+    let bytes = fs::read(&first).expect("a segment");
+    store.release(client.id, Terms::pin(1, 1).lease).await.expect("its own lease");
+    until("segments", &store, |store| store.metrics().reclaimed_segments >= 2).await;
+    store.close().await.expect("an orderly stop");
+
+    // As a crash between the log's word and the deed leaves it.
+    fs::write(&first, bytes).expect("a segment");
+    assert!(stats(path).expect("at rest").is_whole);
+    let map = dump_map(path, Source::Index, false).expect("at rest");
+    assert_eq!(dump_map(path, Source::Log, false).expect("at rest"), map);
+    assert!(fsck(path).expect("a check").is_clean());
+    rebuild_index(path).expect("at rest");
+    assert!(first.exists(), "tools change no segment");
+    let newest = fs::read_dir(path).expect("a directory").flatten().map(|entry| entry.path());
+    let newest = newest.filter(|path| path.extension().is_some_and(|it| it == "seg")).max();
+    let newest = newest.expect("a segment");
+    let whole = fs::read(&newest).expect("a segment");
+    fs::write(&newest, [vec![0; 8192], whole[8192..].to_vec()].concat()).expect("writable");
+    assert!(!stats(path).expect("at rest").is_whole);
+    fs::write(&newest, whole).expect("writable");
+    let store = open(small).await.expect("the same store");
+    until("its file", &store, |_| !first.exists()).await;
+    assert_readable(&store, &large(2)).await;
     store.close().await.expect("an orderly stop");
 }

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Segments that rot at rest: what is left is served, nothing of it is destroyed, and what was lost
+//! counts again when somebody restores it.
+
+use supernode_protocol::ids::{LeaseId, UploadId};
+
+use super::ReclaimJob;
+use super::harness::{Action, IndexFate, LARGE, Lab, config};
+use crate::config::StoreConfig;
+use crate::record::Kind;
+use crate::sample::Terms;
+
+/// A pinned group with whole disk blocks in its shards, in sealed segments.
+fn pinned(seed: u64) -> Lab {
+    let mut lab = Lab::new(seed);
+    let groups = [(0, LARGE, Terms::pin(1, 11)), (1, 0, Terms::pin(2, 12))];
+    for (client, object, terms) in groups {
+        lab.world.whole_group(client, object, 0, terms).chunks(1).for_each(|one| lab.run(one));
+    }
+    // Another segment begins.
+    lab.run(&[shard(9, 2)]);
+    lab
+}
+
+fn shard(upload: u8, shard: usize) -> Action {
+    let upload = UploadId::from_bytes([upload; 16]);
+    Action::PutShard { client: 0, upload, object: LARGE, group: 0, shard }
+}
+
+/// As much as time can bring about.
+fn wait(lab: &mut Lab) {
+    for _ in 0..4 {
+        lab.model.now += lab.config.upload_idle_secs.max(lab.config.trash_secs);
+        lab.writer.advance(lab.model.now);
+        lab.writer.tick().expect("a sound index");
+        while let Some(job) = lab.writer.reclaim().expect("a sound disk") {
+            lab.punched += usize::from(matches!(job, ReclaimJob::Punch(_)));
+            let done = job.run(lab.reader.segments());
+            lab.writer.reclaimed(done).expect("a sound disk");
+        }
+    }
+}
+
+fn is_readable(lab: &Lab, shards: impl IntoIterator<Item = usize>) -> bool {
+    let known = &lab.world.objects[LARGE].groups[0].shards;
+    shards.into_iter().all(|shard| lab.reader.shard(known[shard].1).is_ok())
+}
+
+/// Everything is as [`pinned`] left it, but for the idle upload.
+fn assert_pinned(lab: &Lab) {
+    assert!(is_readable(lab, 0..3));
+    let leases = lab.reader.catalog().usage().expect("a sound index").leases;
+    assert_eq!(leases.map(|kind| kind.count), [0, 0, 2, 0, 0], "both pins, and no upload");
+}
+
+#[test]
+fn nothing_is_freed_on_the_word_of_a_map_that_lacks_records() {
+    let mut lab = pinned(1);
+    let commits = lab.records(Kind::Commit);
+    commits.iter().for_each(|at| lab.flip_record(*at));
+    lab.restart_damaged(IndexFate::Lost);
+    wait(&mut lab);
+    // The index fits from now on, and still lacks the commits.
+    lab.restart_damaged(IndexFate::Kept);
+    wait(&mut lab);
+    assert!(is_readable(&lab, 0..3), "under an upload, as far as anybody can tell");
+    commits.iter().for_each(|at| lab.flip_record(*at));
+    lab.restart_damaged(IndexFate::Lost);
+    wait(&mut lab);
+    assert_pinned(&lab);
+}
+
+#[test]
+fn a_segment_that_is_restored_counts_again() {
+    let mut lab = pinned(2);
+    let commit = lab.records(Kind::Commit)[0].segment;
+    lab.flip_headers(commit);
+    lab.restart_damaged(IndexFate::Lost);
+    wait(&mut lab);
+    lab.flip_headers(commit);
+    lab.restart_damaged(IndexFate::Kept);
+    wait(&mut lab);
+    assert_pinned(&lab);
+}
+
+#[test]
+fn a_hole_in_a_segment_whose_successor_is_lost_is_no_torn_end() {
+    let mut lab = Lab::with_config(3, StoreConfig { segment_bytes_max: 29_000, ..config() });
+    lab.run(&[shard(1, 0), shard(2, 1)]);
+    lab.run(&[shard(3, 2)]);
+    assert_eq!(lab.segment_files(), 2, "the first two were the last batch of the first segment");
+    lab.run(&[Action::Release { client: 0, lease: LeaseId::from_bytes([1; 16]) }]);
+    lab.tick(1);
+    lab.reclaim(2);
+    assert_eq!(lab.punched, 1);
+    lab.flip_headers(2);
+    lab.restart_damaged(IndexFate::Lost);
+    assert!(is_readable(&lab, 1..2), "it was durable, and still is");
+}
+
+#[test]
+fn what_was_written_after_a_lost_segment_stands_beside_it_when_it_is_restored() {
+    let mut lab = Lab::new(4);
+    lab.run(&[shard(1, 0)]);
+    lab.close_and_open(IndexFate::Kept);
+    // The first segment ends in good order, and is sealed because this does not fit.
+    lab.run(&[shard(2, 1)]);
+    lab.flip_headers(2);
+    lab.restart_damaged(IndexFate::Lost);
+    assert!(is_readable(&lab, 0..1) && !is_readable(&lab, 1..2));
+    let upload = UploadId::from_bytes([3; 16]);
+    lab.perform(&[Action::PutBlock { client: 0, upload, object: LARGE, group: 0 }]);
+    assert_eq!(lab.segment_files(), 3, "the first is not continued");
+    lab.perform(&[shard(3, 2)]);
+    lab.flip_headers(2);
+    lab.restart_damaged(IndexFate::Kept);
+    assert!(is_readable(&lab, 0..3));
+}
