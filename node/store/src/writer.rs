@@ -176,7 +176,8 @@ impl Writer {
         self.look_at_space();
         for (op, answer) in batch {
             match self.plan(op) {
-                Ok(planned) => self.submit(planned, Some(answer)),
+                // Who is refused has the error as an answer.
+                Ok(planned) => drop(self.submit(planned, Some(answer))),
                 Err(error) => answer(Err(error)),
             }
         }
@@ -186,22 +187,25 @@ impl Writer {
     /// Ends what is due, frees what nobody wants, and writes the time down.
     ///
     /// # Errors
-    /// When the index cannot be read.
+    /// When the index cannot be read, or the log takes no more.
     pub fn tick(&mut self) -> Result<(), StoreError> {
         self.look_at_space();
-        let due = self.due()?;
-        self.is_behind = due.len() >= TICK_ITEMS_MAX;
-        for planned in due {
-            self.submit(planned, None);
-        }
+        self.is_behind = false;
+        // An index that lags would lag further behind with each tick.
+        let mut due = if self.overlay.is_lagging() { Vec::new() } else { self.due()? };
+        let is_more = due.len() >= TICK_ITEMS_MAX;
         if self.now >= self.recorded_secs + CLOCK_SECS {
-            self.submit(Planned::clock(false), None);
+            due.push(Planned::clock(false));
         }
+        let before = self.sequence_next;
+        let outcome = due.into_iter().try_for_each(|planned| self.submit(planned, None));
         self.finish_batch();
-        Ok(())
+        // A disk that refuses is asked again in a second, and not at once.
+        self.is_behind = is_more && outcome.is_ok() && self.sequence_next > before;
+        outcome
     }
 
-    /// Whether more was due at the last tick than one tick does.
+    /// Whether more was due at the last tick than one tick does, and that one got something done.
     pub fn is_behind(&self) -> bool {
         self.is_behind
     }
@@ -227,8 +231,7 @@ impl Writer {
     pub fn close(&mut self) -> Result<(), StoreError> {
         let mut outcome = self.sync();
         if outcome.is_ok() && self.mark != Mark::default() {
-            self.submit(Planned::clock(true), None);
-            outcome = self.sync();
+            outcome = self.submit(Planned::clock(true), None).and_then(|()| self.sync());
         }
         while self.overlay.flush()? {}
         self.overlay.index()?.checkpoint()?;
@@ -279,8 +282,8 @@ impl Writer {
         Ok(due)
     }
 
-    /// Gives a planned record its place and applies it.
-    fn submit(&mut self, planned: Planned, answer: Option<Answer>) {
+    /// Gives a planned record its place and applies it. A refusal goes to the waiter and the caller.
+    fn submit(&mut self, planned: Planned, answer: Option<Answer>) -> Result<(), StoreError> {
         let Planned { id, body, payload } = planned;
         let (sequence, running_secs) = (self.sequence_next, self.now);
         let durable = self.mark.sequence;
@@ -295,15 +298,16 @@ impl Writer {
             }
             Err(error) => {
                 if let Some(answer) = answer {
-                    answer(Err(error));
+                    answer(Err(error.clone()));
                 }
-                return;
+                return Err(error);
             }
         }
         self.answer_commit_count();
         if self.planned_bytes >= self.config.batch_bytes_max {
             self.finish_batch();
         }
+        Ok(())
     }
 
     fn place_and_apply(
@@ -498,17 +502,13 @@ fn needs_room(pending: &Pending) -> bool {
 }
 
 fn refuse(refused: Vec<Pending>, error: &StoreError) {
-    for pending in refused {
-        match pending.answer {
-            Some(answer) => answer(Err(error.clone())),
-            None => tracing::error!(
-                sequence = pending.draft.sequence,
-                kind = pending.draft.body.kind().name(),
-                %error,
-                "a record could not be written"
-            ),
-        }
+    let count = refused.len();
+    let answers: Vec<_> = refused.into_iter().filter_map(|pending| pending.answer).collect();
+    let own = count - answers.len();
+    if own > 0 {
+        tracing::error!(records = own, %error, "what was due could not be written");
     }
+    answers.into_iter().for_each(|answer| answer(Err(error.clone())));
 }
 
 impl Planned {

@@ -26,6 +26,9 @@ use crate::catalog::{IndexError, Kv, KvRead, Pairs};
 /// Entries that may wait for the database before the writer waits too.
 pub const PENDING_ENTRIES_MAX: usize = 100_000;
 
+/// Entries beyond which the writer adds nothing of its own accord: the rest is for clients.
+const PENDING_ENTRIES_IDLE: usize = PENDING_ENTRIES_MAX / 2;
+
 /// The map that readers and the writer see.
 pub struct Overlay {
     /// Gone after the orderly end, so that the files are free for the next start.
@@ -135,6 +138,11 @@ impl Overlay {
     pub fn pending_entries(&self) -> usize {
         let layers = self.layers.read();
         layers.fresh.len() + layers.frozen.as_ref().map_or(0, |frozen| frozen.len())
+    }
+
+    /// Whether the database has fallen so far behind that housekeeping waits for it.
+    pub fn is_lagging(&self) -> bool {
+        self.pending_entries() > PENDING_ENTRIES_IDLE
     }
 
     /// Writes everything published so far to the database; says whether there was anything.

@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One fault at every place of a fixed script.
 
-use super::harness::{Action, IndexFate, Lab, World, config};
+use std::sync::Arc;
+
+use supernode_protocol::ids::{LeaseId, UploadId};
+
+use super::Planned;
+use super::harness::{Action, IndexFate, LARGE, Lab, World, config};
 use crate::config::{Durability, StoreConfig};
 use crate::disk::Fault;
 use crate::error::StoreError;
+use crate::index::PENDING_ENTRIES_MAX;
+use crate::record::Freed;
 use crate::sample::Terms;
 
 /// Two objects, a release, a renewal and what time brings, in small batches.
@@ -204,4 +211,64 @@ fn relaxed_modes_answer_early_and_lose_at_most_what_they_say() {
         }
         assert!(lost > 5, "{durability:?}: {lost} of 40 crashes lost something");
     }
+}
+
+/// More uploads than one tick gives up, each with a slot, all idle.
+fn many_idle_uploads(seed: u64) -> Lab {
+    let mut lab = Lab::new(seed);
+    let puts = (0..600_u32).map(|number| {
+        let mut upload = [1; 16];
+        upload[..4].copy_from_slice(&number.to_be_bytes());
+        let upload = UploadId::from_bytes(upload);
+        Action::PutShard { client: 0, upload, object: 2, group: 0, shard: 0 }
+    });
+    puts.collect::<Vec<_>>().chunks(50).for_each(|batch| lab.run(batch));
+    lab.model.now += lab.config.upload_idle_secs;
+    lab.writer.advance(lab.model.now);
+    lab
+}
+
+fn open_uploads(lab: &Lab) -> u64 {
+    lab.reader.catalog().usage().expect("a sound index").leases[1].count
+}
+
+#[test]
+fn what_is_due_does_not_hurry_on_a_disk_that_refuses() {
+    let mut lab = many_idle_uploads(7);
+    let before = lab.writer.mark.segment;
+    lab.inject(Fault::NoSpaceFrom(0));
+    for _ in 0..3 {
+        lab.writer.tick().expect_err("there is no space");
+        assert!(!lab.writer.is_behind(), "the next look is in a second");
+    }
+    lab.disk.heal();
+    lab.writer.tick().expect("there is space");
+    assert!(lab.writer.is_behind());
+    assert_eq!(open_uploads(&lab), 600 - 512);
+    let numbers = lab.writer.mark.segment - before;
+    assert!(numbers < 16, "{numbers} segments for three looks in vain and one that worked");
+}
+
+#[test]
+fn what_is_due_waits_for_an_index_that_lags() {
+    let mut lab = many_idle_uploads(8);
+    let (upload, lease) = (UploadId::from_bytes([9; 16]), LeaseId::from_bytes([9; 16]));
+    let put = Action::PutShard { client: 0, upload, object: LARGE, group: 0, shard: 0 };
+    lab.run(&[put, Action::Release { client: 0, lease }]);
+    let (_, shard, _) = lab.world.objects[LARGE].groups[0].shards[0];
+    let bury = Planned::tombstone(*shard.as_bytes(), Freed::Shard);
+    lab.writer.submit(bury, None).and_then(|()| lab.writer.sync()).expect("a sound disk");
+    let overlay = Arc::clone(lab.reader.overlay());
+    let unrelated = |number: usize| ([&b"Z"[..], &number.to_le_bytes()].concat(), None);
+    overlay.add_unsynced((0..PENDING_ENTRIES_MAX / 2).map(unrelated).collect());
+    overlay.publish(lab.writer.mark);
+    lab.writer.tick().expect("a sound disk");
+    assert!(!lab.writer.is_behind());
+    assert_eq!(open_uploads(&lab), 600);
+    assert!(lab.writer.reclaim().expect("a sound disk").is_none());
+    lab.flush_index();
+    assert!(lab.writer.reclaim().expect("a sound disk").is_some(), "a hole");
+    lab.writer.tick().expect("a sound disk");
+    assert!(lab.writer.is_behind());
+    assert_eq!(open_uploads(&lab), 600 - 512);
 }

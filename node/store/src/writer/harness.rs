@@ -376,11 +376,12 @@ impl Lab {
         let due: Vec<_> = due.into_iter().map(|fact| ahead.number(fact)).collect();
         due.iter().for_each(|fact| ahead.apply(fact));
         self.writer.advance(self.model.now);
-        self.writer.tick().expect("the index is sound");
+        let outcome = self.writer.tick();
         if self.disk.is_off() {
             let planned: Vec<_> = due.into_iter().map(Some).collect();
             self.model.sequence_next = self.reconcile(&planned, &[]);
         } else {
+            outcome.expect("index and disk are sound");
             self.model = ahead;
         }
     }

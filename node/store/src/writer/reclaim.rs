@@ -147,14 +147,14 @@ impl Writer {
     pub fn reclaim(&mut self) -> Result<Option<ReclaimJob>, StoreError> {
         let state = &self.reclaiming;
         let may = state.is_whole && !state.is_busy && self.now >= state.not_before_secs;
-        if !may || !self.has_reclaimable()? {
+        if !may || self.overlay.is_lagging() || !self.has_reclaimable()? {
             return Ok(None);
         }
         // From here on the map holds nothing that is not durable.
         self.sync()?;
         for _ in 0..RETIRE_RECORDS_MAX {
             let Some(record) = self.retirement()? else { break };
-            self.submit(record, None);
+            self.submit(record, None)?;
             self.sync()?;
         }
         let job = match self.unlinkable()? {
@@ -180,7 +180,7 @@ impl Writer {
         if done.punched.is_empty() {
             return Ok(());
         }
-        self.submit(Planned::reclaim(Reclaim::Punched { records: done.punched }), None);
+        self.submit(Planned::reclaim(Reclaim::Punched { records: done.punched }), None)?;
         self.sync()?;
         bump(&self.counters.reclaimed_bytes, done.punched_bytes);
         Ok(())
@@ -239,7 +239,7 @@ impl Writer {
             }
         }
         if holes.iter().any(|hole| hole.at.segment == self.mark.segment) {
-            self.submit(Planned::clock(false), None);
+            self.submit(Planned::clock(false), None)?;
             let before = self.mark.sequence;
             self.sync()?;
             if self.mark.sequence == before {
