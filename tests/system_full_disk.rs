@@ -71,7 +71,8 @@ fn a_full_disk_refuses_and_recovers() {
     let mut random = Seeded::new();
     println!("seed {}", random.seed);
     let settings = [("SUPERNODE_STORAGE__RESERVE_BYTES", RESERVE)];
-    let mut network = Network::start_as(PROGRAM, &Shape { nodes: 1, settings: &settings });
+    let mut network =
+        Network::start_as(PROGRAM, &Shape { nodes: 1, settings: &settings, ..Shape::default() });
     let (client, dir) = (network.client(), network.path(""));
     network.stop_node(0);
     let data_dir = network.nodes[0].data_dir.clone();

@@ -8,6 +8,7 @@ mod chain;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -145,6 +146,10 @@ pub struct DevArgs {
     /// How many nodes.
     #[arg(long, value_name = "COUNT", default_value_t = 7)]
     pub nodes: usize,
+
+    /// Time between the blocks of a new network's chain; a network that is there keeps its own.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = chain::block_time)]
+    pub block_time: Duration,
 
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented on its type")]

@@ -86,7 +86,7 @@ pub async fn run(args: &DevArgs) -> Result<(), Failure> {
     let output = Output::new(args.json.json);
     // Listening for signals first: from here on a Ctrl-C stops what has been started.
     let mut stop = StopSignals::install()?;
-    let pace = Pace::people();
+    let pace = Pace::people(args.block_time);
     output.talk(format_args!("pace of a new network: {}", pace.told()));
     let layout = Layout::open(&args.dir, args.nodes, pace)?;
     let mut cluster = Cluster::new(layout);

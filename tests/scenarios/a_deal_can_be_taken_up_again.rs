@@ -36,7 +36,8 @@ fn a_deal_can_be_taken_up_again() {
     println!("seed {}", random.seed);
     // Nodes that offer nothing refuse everything, and hold nothing of what was refused.
     let nothing = [("SUPERNODE_STORAGE__CAPACITY_BYTES", "0")];
-    let mut network = Network::start_as(PROGRAM, &Shape { nodes: NODES, settings: &nothing });
+    let mut network =
+        Network::start_as(PROGRAM, &Shape { nodes: NODES, settings: &nothing, ..Shape::default() });
     let (client, dir, endpoint) = (network.client(), network.path(""), network.endpoint());
     let bytes = random.bytes(300_000);
     let file = dir.join("object");

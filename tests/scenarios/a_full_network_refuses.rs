@@ -16,7 +16,8 @@ fn a_full_network_refuses() {
     let mut random = Seeded::new();
     println!("seed {}", random.seed);
     let settings = [("SUPERNODE_STORAGE__CAPACITY_BYTES", CAPACITY)];
-    let network = Network::start_as(PROGRAM, &Shape { nodes: 3, settings: &settings });
+    let network =
+        Network::start_as(PROGRAM, &Shape { nodes: 3, settings: &settings, ..Shape::default() });
     let (client, dir) = (network.client(), network.path(""));
     let kept = random.bytes(2 << 20);
     let file = dir.join("object");

@@ -61,7 +61,8 @@ fn secrets_stay_secret() {
     assert_eq!(hex(&CANARY).len(), 64);
     let settings =
         [("SUPERNODE_LOG__FILTER", "debug,supernode_chain=trace,jsonrpsee=trace,subxt=trace")];
-    let mut network = Network::start_as(PROGRAM, &Shape { nodes: 3, settings: &settings });
+    let mut network =
+        Network::start_as(PROGRAM, &Shape { nodes: 3, settings: &settings, ..Shape::default() });
     let secret = format!("0x{}\n", hex(&CANARY));
 
     // The operator's: a node that runs with it, and one that cannot.

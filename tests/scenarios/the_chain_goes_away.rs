@@ -14,8 +14,9 @@ use supernode_tests::random::Seeded;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_supernode-under-test");
 const NODES: usize = 4;
-/// Blocks of the deal, a second each.
-const DEAL: &str = "--deal=12blocks";
+/// The deal lasts as few blocks as a development chain takes, which are 12 seconds.
+const DEAL: &str = "--deal=60blocks";
+const BLOCK_TIME: &str = "200ms";
 /// How long finality has to have stood still: longer than the deal has left.
 const OUTAGE_SECS: f64 = 14.0;
 /// Far above what the deal still takes when the chain is back.
@@ -50,7 +51,8 @@ fn the_chain_goes_away() {
         ("SUPERNODE_AUDIT__RETRY_INTERVAL_SECS", "1s"),
         ("SUPERNODE_STORAGE__TRASH_SECS", "1s"),
     ];
-    let mut network = Network::start_as(PROGRAM, &Shape { nodes: NODES, settings: &settings });
+    let shape = Shape { nodes: NODES, settings: &settings, block_time: BLOCK_TIME };
+    let mut network = Network::start_as(PROGRAM, &shape);
     let (client, dir) = (network.client(), network.path(""));
     let (paid, pinned) = (random.bytes(200_000), random.bytes(300_000));
     let file = dir.join("object");

@@ -107,11 +107,13 @@ pub struct Shape<'a> {
     pub nodes: usize,
     /// Settings of all nodes, as environment variables.
     pub settings: &'a [(&'a str, &'a str)],
+    /// Time between blocks.
+    pub block_time: &'a str,
 }
 
 impl Default for Shape<'_> {
     fn default() -> Self {
-        Self { nodes: 7, settings: &[] }
+        Self { nodes: 7, settings: &[], block_time: "1s" }
     }
 }
 
@@ -149,7 +151,8 @@ impl Network {
         let count = shape.nodes.to_string();
         let dir = scratch.path().join("dev");
         let mut command = program.command(["dev", "--json", "--nodes", &count, "--dir"]);
-        command.arg(&dir).envs(shape.settings.iter().copied());
+        command.arg(&dir).args(["--block-time", shape.block_time]);
+        command.envs(shape.settings.iter().copied());
         command.stdout(create(&scratch.path().join("dev.out")));
         command.stderr(create(&scratch.path().join("dev.err")));
         let dev = Guarded::spawn(&mut command);

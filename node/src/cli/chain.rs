@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use supernode_protocol::deal::{AuditId, DealId};
@@ -263,8 +264,8 @@ pub struct ChainDevArgs {
     pub genesis: Option<PathBuf>,
 
     /// Time between blocks, such as 6s or 500ms.
-    #[arg(long, value_name = "DURATION", default_value = "6s")]
-    pub block_time: String,
+    #[arg(long, value_name = "DURATION", default_value = "6s", value_parser = block_time)]
+    pub block_time: Duration,
 
     /// Makes a block for each transaction instead of one at a time.
     #[arg(long, conflicts_with = "block_time")]
@@ -281,4 +282,14 @@ pub struct ChainDevArgs {
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented on its type")]
     pub json: JsonFlag,
+}
+
+/// A time between blocks that a development chain can keep.
+pub(super) fn block_time(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if (Duration::from_millis(10)..=Duration::from_secs(600)).contains(&time) => {
+            Ok(time)
+        }
+        _ => Err("write a time between blocks from 10ms to 10min".to_owned()),
+    }
 }

@@ -28,7 +28,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct Pace {
     /// Time between blocks.
-    pub block_time: &'static str,
+    pub block_time: Duration,
     /// Periods of the pallet, in blocks.
     pub parameters: Parameters,
     /// Settings of every node that differ from the defaults.
@@ -36,10 +36,10 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// For people who try things out: a block a second, a round of audits each half minute.
-    pub fn people() -> Self {
+    /// For people who try things out: a round of audits each 30 blocks.
+    pub fn people(block_time: Duration) -> Self {
         Self {
-            block_time: "1s",
+            block_time,
             parameters: Parameters {
                 activation_window: 600,
                 duration_min: 60,
@@ -60,7 +60,7 @@ impl Pace {
     /// For the demo: every slot is drawn in every round, and a deal is over within a minute.
     pub fn demo() -> Self {
         Self {
-            block_time: "250ms",
+            block_time: Duration::from_millis(250),
             parameters: Parameters {
                 activation_window: 400,
                 duration_min: 48,
@@ -82,6 +82,11 @@ impl Pace {
         }
     }
 
+    /// The time between blocks as settings have it.
+    pub(super) fn block_time(&self) -> String {
+        humantime::format_duration(self.block_time).to_string()
+    }
+
     /// The periods as one line for people.
     pub fn told(&self) -> String {
         let Parameters {
@@ -93,7 +98,7 @@ impl Pace {
             "a block each {}, finality {FINALITY_LAG} behind; in blocks: activation within \
              {activation_window}, audits each {audit_interval} with a window of {audit_window}, \
              tombstones for {tombstone_blocks}; nodes: {}",
-            self.block_time,
+            self.block_time(),
             settings.join(", ")
         )
     }
@@ -137,7 +142,7 @@ impl ChainPlan {
         let text = serde_json::to_string_pretty(&genesis).expect("a genesis is plain data") + "\n";
         let path = dir.join("chain-genesis.json");
         fs::write(&path, text).map_err(|error| failed(&path, &error))?;
-        let begun = Begun { block_time: pace.block_time.to_owned() };
+        let begun = Begun { block_time: pace.block_time() };
         let path = dir.join("chain-pace.json");
         let text = serde_json::to_string(&begun).expect("plain data") + "\n";
         fs::write(&path, text).map_err(|error| failed(&path, &error))?;

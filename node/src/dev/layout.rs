@@ -190,7 +190,7 @@ impl Layout {
             Overlay::flag("network.bootstrap", addresses.join(","), "dev"),
             Overlay::flag("chain.endpoints", &self.chain.endpoint, "dev"),
             Overlay::flag("chain.genesis", &self.chain.genesis, "dev"),
-            Overlay::flag("chain.block_millis", self.pace.block_time, "dev"),
+            Overlay::flag("chain.block_millis", self.pace.block_time(), "dev"),
         ];
         // Written last: its presence says that the directory is complete.
         write_settings::<ClientConfig>(&self.client_config(), template::CLIENT, &values)
@@ -274,7 +274,7 @@ impl Layout {
             ("http.listen", plan.http.clone()),
             ("chain.endpoints", self.chain.endpoint.clone()),
             ("chain.genesis", self.chain.genesis.clone()),
-            ("chain.block_millis", self.pace.block_time.to_owned()),
+            ("chain.block_millis", self.pace.block_time()),
         ];
         let paced = self.pace.node_settings.iter().map(|(key, value)| (*key, (*value).to_owned()));
         let values: Vec<Overlay> = values
