@@ -78,10 +78,28 @@ impl Setup {
         let call = Call::Reserve { bytes: 1 << 20, duration: 100, max_price: u128::MAX };
         let done = self.account.submit(call, Until::InBlock).await.expect("there is money");
         let deal = done.reserved.expect("a number");
-        match self.notary.state(deal).await.expect("the chain answers") {
-            DealState::Reserved(it) => (deal, it.activates_by),
-            other => panic!("{other:?}"),
-        }
+        let reserved = |state| match state {
+            DealState::Reserved(it) => Some(it.activates_by),
+            _ => None,
+        };
+        (deal, self.known(deal, reserved).await)
+    }
+
+    /// What `find` sees in a deal as soon as the node knows of it: a transaction's sender hears of
+    /// its block before everybody else.
+    async fn known<T>(&self, deal: DealId, find: impl Fn(DealState) -> Option<T>) -> T {
+        let mut view = self.notary.chain.view();
+        let seen = async {
+            loop {
+                view.borrow_and_update();
+                let state = self.notary.state(deal).await.expect("the chain answers");
+                if let Some(found) = find(state) {
+                    return found;
+                }
+                view.changed().await.expect("the chain runs");
+            }
+        };
+        timeout(PATIENCE, seen).await.expect("the node sees every block")
     }
 
     /// Uploads all of a small object; gives its commit.
@@ -181,13 +199,15 @@ async fn nothing_is_added_to_a_deal_that_runs_or_has_ended() {
     };
     setup.account.submit(activate, Until::InBlock).await.expect("the receipt is good");
 
-    let ends = match setup.notary.state(deal).await.expect("the chain answers") {
-        DealState::Active(it) => it.expires_at,
-        other => panic!("{other:?}"),
+    let active = |state| match state {
+        DealState::Active(it) => Some(it.expires_at),
+        _ => None,
     };
+    let ends = setup.known(deal, active).await;
     let more = setup.upload(&object, 2, deal, ends).await;
     assert_refused(setup.commit(more).await, "runs");
     setup.account.submit(Call::Cancel { deal }, Until::InBlock).await.expect("it is ours");
+    setup.known(deal, |state| matches!(state, DealState::Ended(_)).then_some(())).await;
     let more = setup.upload(&object, 3, deal, ends).await;
     assert_refused(setup.commit(more).await, "ended");
     setup.stop().await;
