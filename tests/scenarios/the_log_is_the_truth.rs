@@ -34,7 +34,7 @@ fn the_log_is_the_truth() {
     let before = directory.hash("index");
     nothing_but_segments(&network, &directory, &before);
 
-    // The key is no part of the log: a node without it would be another node.
+    // The keys are no part of the log: a node without them would be another node.
     network.restart(NODE);
     client.fetch_exact(&cids[0], &network.path(""), &objects[0]);
     let fourth = put(&network, &client, b"one object more");
@@ -67,7 +67,10 @@ fn put(network: &Network, client: &Client, bytes: &[u8]) -> String {
 fn nothing_but_segments(network: &Network, directory: &Directory, before: &str) {
     assert_eq!(directory.hash("log"), before, "index and log agree");
     assert_eq!(directory.hash("index"), before, "looking changes nothing");
-    let key = fs::read(directory.path.join("identity.key")).expect("the node has a key");
+    let keys = ["identity.key", "chain.key"].map(|name| {
+        let path = directory.path.join(name);
+        (fs::read(&path).expect("the node has its keys"), path)
+    });
     for entry in fs::read_dir(&directory.path).expect("it is there").flatten() {
         let path = entry.path();
         if path.is_dir() {
@@ -91,14 +94,12 @@ fn nothing_but_segments(network: &Network, directory: &Directory, before: &str) 
         let ended = directory.run([command]).expect(0);
         assert!(!ended.text().is_empty(), "{command} says something to people");
     }
-    let mut file = OpenOptions::new();
-    let mut file = file
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(directory.path.join("identity.key"))
-        .expect("it was deleted");
-    file.write_all(&key).expect("an own file");
+    for (key, path) in keys {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        let mut file = options.open(path).expect("it was deleted");
+        file.write_all(&key).expect("an own file");
+    }
     let empty = network.path("empty");
     fs::create_dir(&empty).expect("an own directory");
     let none = network.program.run([
