@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use supernode_store::offline::{self, FsckReport, Source, Stats};
-use supernode_store::{StoreError, Usage};
+use supernode_store::{Io, IoChoice, StoreError, Usage};
 
 use super::Given;
 use crate::cli::{DumpMapArgs, MapSource, StoreCommand, StoreDirArgs};
@@ -70,14 +70,16 @@ struct Kept {
     running_secs: u64,
     is_whole: bool,
     index_rebuilt: Option<&'static str>,
+    /// What `storage.io = "auto"` has measured here.
+    io: Option<IoChoice>,
     usage: Usage,
 }
 
-impl From<Stats> for Kept {
-    fn from(stats: Stats) -> Self {
+impl Kept {
+    fn of(stats: Stats, io: Option<IoChoice>) -> Self {
         let Stats { usage, segment_count, last_sequence, running_secs, .. } = stats;
         let Stats { is_whole, index_rebuilt, .. } = stats;
-        Self { segment_count, last_sequence, running_secs, is_whole, index_rebuilt, usage }
+        Self { segment_count, last_sequence, running_secs, is_whole, index_rebuilt, io, usage }
     }
 }
 
@@ -109,6 +111,12 @@ impl Report for Kept {
             ("running seconds", self.running_secs),
         ];
         counts.iter().try_for_each(|(name, count)| writeln!(out, "{name:<20}  {count}"))?;
+        if let Some(io) = self.io {
+            let name = if io.io == Io::Direct { "direct" } else { "buffered" };
+            let buffered = output::bytes(io.buffered_bytes_per_sec);
+            let direct = output::bytes(io.direct_bytes_per_sec);
+            writeln!(out, "writes         {name}: {buffered}/s buffered, {direct}/s direct")?;
+        }
         if !self.is_whole {
             writeln!(out, "records are missing: nothing is freed; run `supernode store fsck`")?;
         }
@@ -117,7 +125,8 @@ impl Report for Kept {
 }
 
 fn stats(given: &Given, args: &StoreDirArgs) -> Result<(), Failure> {
-    let kept = Kept::from(offline::stats(&directory(given, args)?)?);
+    let directory = directory(given, args)?;
+    let kept = Kept::of(offline::stats(&directory)?, IoChoice::remembered(&directory));
     Output::new(args.json.json).report(&kept)
 }
 

@@ -24,6 +24,9 @@ const FINALITY_LAG: u32 = 2;
 /// A chain that does not answer after so long will not.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Nodes that share a disk would measure each other.
+const SHARED_DISK: (&str, &str) = ("storage.io", "buffered");
+
 /// The periods of a development network: a chain's days in seconds.
 #[derive(Debug, Clone)]
 pub struct Pace {
@@ -53,6 +56,7 @@ impl Pace {
                 ("audit.stall_after_secs", "30s"),
                 ("chain.heartbeat_secs", "2s"),
                 ("storage.trash_secs", "1m"),
+                SHARED_DISK,
             ],
         }
     }
@@ -76,6 +80,7 @@ impl Pace {
                 ("audit.retry_interval_secs", "1s"),
                 ("chain.heartbeat_secs", "1s"),
                 ("storage.trash_secs", "1s"),
+                SHARED_DISK,
                 ("dht.provider_ttl_secs", "40s"),
                 ("dht.republish_interval_secs", "10s"),
             ],

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use supernode_protocol::ids::NodeId;
 use supernode_protocol::limits::SHARD_BYTES_MAX;
 
+use crate::disk::Io;
 use crate::error::StoreError;
 
 /// What an acknowledgement of a put promises.
@@ -48,6 +49,8 @@ pub struct StoreConfig {
     /// Free space on the file system below which no shards are taken, so that there is always room
     /// to delete.
     pub reserve_bytes: u64,
+    /// How segments are written; the same promises in either way.
+    pub io: Io,
     /// What an acknowledgement promises.
     pub durability: Durability,
     /// How long a batched put may wait for others to share its sync.
@@ -88,6 +91,7 @@ impl Default for StoreConfig {
             node: nobody(),
             capacity_bytes: 100 << 30,
             reserve_bytes: 1 << 30,
+            io: Io::Auto,
             durability: Durability::Batched,
             batch_window_millis: 2,
             batch_bytes_max: 32 << 20,

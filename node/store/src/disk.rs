@@ -14,11 +14,19 @@
 use std::io;
 use std::sync::Arc;
 
+mod direct;
+mod probe;
 mod real;
 mod sim;
 
+pub(crate) use self::probe::open;
+pub use self::probe::{Io, IoChoice};
+
 pub use self::real::{DirectoryLock, LockError, RealDisk};
 pub use self::sim::{Fault, SimDisk};
+
+/// What disks and page caches work in.
+const BLOCK_BYTES: u64 = 4096;
 
 /// One flat directory of files.
 pub trait Disk: Send + Sync + 'static {
@@ -46,7 +54,8 @@ pub trait Disk: Send + Sync + 'static {
 
 /// One open file. Reads may run beside a write.
 pub trait DiskFile: Send + Sync {
-    /// Writes all `parts`, one after the other, from `offset`.
+    /// Writes all `parts`, one after the other, from `offset`. A disk that writes whole blocks
+    /// leaves zeros behind them up to the end of a block, so `offset` goes up from call to call.
     fn write_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()>;
 
     /// Reads into `buffer` until it is full or the file ends; returns how much was read.
@@ -63,6 +72,14 @@ pub trait DiskFile: Send + Sync {
     /// As [`Self::read_at`], from the disk itself and past what the system has in memory, where the
     /// file system can do that.
     fn read_cold_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Sets blocks aside for writes of these bytes, which may lie behind the file's end: what is
+    /// written there later lies together. The file keeps its length.
+    /// [`io::ErrorKind::Unsupported`] where the file system cannot.
+    fn reserve(&self, offset: u64, len: u64) -> io::Result<()>;
+
+    /// Cuts off what lies behind `len`, and what is set aside there.
+    fn truncate(&self, len: u64) -> io::Result<()>;
 
     /// Gives these bytes back to the file system: they read as zeros, the file keeps its length.
     /// [`io::ErrorKind::Unsupported`] where the file system cannot.

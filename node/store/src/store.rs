@@ -7,6 +7,7 @@
 //! - After [`Store::close`] every clone answers [`StoreError::Stopped`].
 
 use std::fs::DirBuilder;
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,7 +26,7 @@ use crate::actor::{Actor, Message};
 use crate::buffer::{BufferPool, ShardBuffer};
 use crate::catalog::{Event, GroupEvent, Thing, Usage};
 use crate::config::StoreConfig;
-use crate::disk::{DirectoryLock, Disk, LockError, RealDisk};
+use crate::disk::{self, DirectoryLock, Disk, LockError};
 use crate::error::StoreError;
 use crate::index::SledOptions;
 use crate::metrics::{Counters, MeteredDisk, StoreMetrics, bump};
@@ -136,7 +137,14 @@ impl Store {
                 timeout: Duration::from_secs(config.index_open_timeout_secs),
             },
         };
-        Self::open_on(config, Arc::new(RealDisk::new(path)), &index, Some(lock))
+        let disk = disk::open(&path, config.io).map_err(|error| match error.kind() {
+            io::ErrorKind::Unsupported => {
+                let reason = format!("{} cannot ({error}); set \"auto\"", path.display());
+                StoreError::Config { key: "storage.io", reason }
+            }
+            _ => StoreError::io(format!("try out {}", path.display()), error),
+        })?;
+        Self::open_on(config, Arc::new(disk), &index, Some(lock))
     }
 
     /// Opens a store on any disk, with any index.

@@ -42,6 +42,8 @@ pub use self::reclaim::{Hole, ReclaimJob, Reclaimed};
 
 /// The running time is written down at least this often.
 const CLOCK_SECS: u64 = 60;
+/// Free space, beyond the reserve, from which on some is set aside for the open segment.
+const PLENTY_BYTES: u64 = 1 << 30;
 /// Things that one tick ends or frees of each sort, so that puts are not kept waiting.
 const TICK_ITEMS_MAX: usize = 512;
 
@@ -232,6 +234,9 @@ impl Writer {
         let mut outcome = self.sync();
         if outcome.is_ok() && self.mark != Mark::default() {
             outcome = self.submit(Planned::clock(true), None).and_then(|()| self.sync());
+            if let Err(error) = self.log.trim() {
+                tracing::warn!(%error, "the next start begins a new segment");
+            }
         }
         while self.overlay.flush()? {}
         self.overlay.index()?.checkpoint()?;
@@ -385,6 +390,9 @@ impl Writer {
         let unwritten = self.pending.len() - self.written_count;
         if unwritten == 0 {
             return Ok(());
+        }
+        if self.free_bytes > self.config.reserve_bytes.saturating_add(PLENTY_BYTES) {
+            self.log.reserve(self.planned_bytes);
         }
         let drafts = self.pending[self.written_count..].iter().map(|pending| &pending.draft);
         let bytes = self.log.append(drafts)?;

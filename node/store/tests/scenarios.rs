@@ -8,6 +8,7 @@ mod scenarios {
     mod an_object_comes_and_goes;
     mod damage_is_never_served;
     mod deals_end_on_chain;
+    mod disks_are_written_either_way;
     mod freed_bytes_come_back;
     mod many_at_once;
     mod old_directories_open;

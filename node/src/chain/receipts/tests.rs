@@ -6,7 +6,7 @@ use supernode_devchain::{DevChain, Genesis, Options, Seal};
 use supernode_protocol::deal::{lease_of, registration_message};
 use supernode_protocol::ids::UploadId;
 use supernode_protocol::lease::LeaseKind;
-use supernode_store::{PutBlock, PutShard, StoreConfig};
+use supernode_store::{Io, PutBlock, PutShard, StoreConfig};
 
 use self::sample::{Client, Object, Recipe, Terms, object};
 use super::*;
@@ -61,7 +61,8 @@ impl Setup {
         account.submit(register, Until::InBlock).await.expect("it is registered");
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().to_owned();
-        let config = StoreConfig { path, node, reserve_bytes: 0, ..StoreConfig::default() };
+        let io = Io::Buffered;
+        let config = StoreConfig { path, node, io, reserve_bytes: 0, ..StoreConfig::default() };
         let store = tokio::task::spawn_blocking(|| Store::open(config)).await;
         let store = store.expect("no panic").expect("a new directory");
         let notary = Notary { chain: link, identity, node };

@@ -9,32 +9,52 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use rustix::fs::{
     Advice, FallocateFlags, FlockOperation, OFlags, fadvise, fallocate, flock, statvfs,
 };
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::{Disk, DiskFile};
+use super::direct::DirectWriter;
+use super::{BLOCK_BYTES, Disk, DiskFile};
 use crate::record::to_len;
 
 /// Slices handed to one `pwritev`; Linux takes 1024 at most.
 const VECTOR_PARTS_MAX: usize = 512;
 
-/// What the system caches and frees in.
-const PAGE_BYTES: u64 = 4096;
-
 /// A directory of the file system.
 #[derive(Debug, Clone)]
 pub struct RealDisk {
     path: PathBuf,
+    writes_directly: bool,
 }
 
 impl RealDisk {
     /// Takes an existing directory.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self { path: path.into(), writes_directly: false }
     }
+
+    /// As [`Self::new`]; writes go past the system's memory.
+    pub fn direct(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), writes_directly: true }
+    }
+
+    fn opened(&self, file: File, writable: bool) -> io::Result<Arc<dyn DiskFile>> {
+        let writer = match self.writes_directly && writable {
+            true => Some(Mutex::new(DirectWriter::new(open_directly(&file, true)?))),
+            false => None,
+        };
+        Ok(Arc::new(RealFile { file, reader: OnceLock::new(), writer }))
+    }
+}
+
+/// A second handle to an open file, past the system's memory.
+fn open_directly(file: &File, writable: bool) -> io::Result<File> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let flags = i32::try_from(OFlags::DIRECT.bits()).map_err(io::Error::other)?;
+    OpenOptions::new().read(true).write(writable).custom_flags(flags).open(path)
 }
 
 impl Disk for RealDisk {
@@ -53,12 +73,12 @@ impl Disk for RealDisk {
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
-        Ok(Arc::new(RealFile::new(options.open(self.path.join(name))?)))
+        self.opened(options.open(self.path.join(name))?, true)
     }
 
     fn open(&self, name: &str, writable: bool) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(writable).open(self.path.join(name))?;
-        Ok(Arc::new(RealFile::new(file)))
+        self.opened(file, writable)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -89,29 +109,29 @@ impl Disk for RealDisk {
 struct RealFile {
     file: File,
     /// For reads past the system's memory, once somebody wants one.
-    direct: OnceLock<Option<File>>,
+    reader: OnceLock<Option<File>>,
+    /// For writes past it. There is one writer, so nobody waits for it.
+    writer: Option<Mutex<DirectWriter>>,
 }
 
 impl RealFile {
-    fn new(file: File) -> Self {
-        Self { file, direct: OnceLock::new() }
+    /// A handle whose reads do not come from memory; `None` where there is none to have.
+    fn direct(&self) -> Option<&File> {
+        self.reader.get_or_init(|| open_directly(&self.file, false).ok()).as_ref()
     }
 
-    /// A second handle whose reads do not come from memory; `None` where there is none to have.
-    fn direct(&self) -> Option<&File> {
-        let open = || {
-            let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-            let flags = i32::try_from(OFlags::DIRECT.bits()).ok()?;
-            OpenOptions::new().read(true).custom_flags(flags).open(path).ok()
-        };
-        self.direct.get_or_init(open).as_ref()
+    fn allocate(&self, mode: FallocateFlags, offset: u64, len: u64) -> io::Result<()> {
+        match fallocate(&self.file, mode, offset, len) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Err(io::ErrorKind::Unsupported.into()),
+            outcome => Ok(outcome?),
+        }
     }
 
     /// Drops what the system has of these bytes in memory, as far as it follows the advice.
     fn forget(&self, offset: u64, len: u64) -> io::Result<()> {
         // Pages that are only touched in part would stay.
-        let start = offset / PAGE_BYTES * PAGE_BYTES;
-        let end = offset.saturating_add(len).next_multiple_of(PAGE_BYTES);
+        let start = offset / BLOCK_BYTES * BLOCK_BYTES;
+        let end = offset.saturating_add(len).next_multiple_of(BLOCK_BYTES);
         Ok(fadvise(&self.file, start, NonZeroU64::new(end - start), Advice::DontNeed)?)
     }
 }
@@ -125,7 +145,7 @@ fn fill_directly(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usiz
             Ok(read) => {
                 filled += read;
                 // Only the end of the file is no whole block.
-                if !(read as u64).is_multiple_of(PAGE_BYTES) {
+                if !(read as u64).is_multiple_of(BLOCK_BYTES) {
                     break;
                 }
             }
@@ -136,24 +156,34 @@ fn fill_directly(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usiz
     Ok(filled)
 }
 
-impl DiskFile for RealFile {
-    fn write_at(&self, mut offset: u64, parts: &[&[u8]]) -> io::Result<()> {
-        for parts in parts.chunks(VECTOR_PARTS_MAX) {
-            let mut slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
-            let mut rest = &mut slices[..];
-            IoSlice::advance_slices(&mut rest, 0);
-            while !rest.is_empty() {
-                let written = match rustix::io::pwritev(&self.file, rest, offset) {
-                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                    Ok(written) => written,
-                    Err(rustix::io::Errno::INTR) => continue,
-                    Err(error) => return Err(error.into()),
-                };
-                offset += written as u64;
-                IoSlice::advance_slices(&mut rest, written);
-            }
+/// Writes all `parts`, one after the other, from `offset`.
+pub(super) fn write_all_at(file: &File, mut offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+    for parts in parts.chunks(VECTOR_PARTS_MAX) {
+        let mut slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        let mut rest = &mut slices[..];
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            let written = match rustix::io::pwritev(file, rest, offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => written,
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            offset += written as u64;
+            IoSlice::advance_slices(&mut rest, written);
         }
-        Ok(())
+    }
+    Ok(())
+}
+
+impl DiskFile for RealFile {
+    fn write_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        match &self.writer {
+            None => write_all_at(&self.file, offset, parts),
+            Some(writer) => writer
+                .lock()
+                .write_at(offset, parts, |at, buffer| super::read_exact_at(self, at, buffer)),
+        }
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
@@ -171,11 +201,11 @@ impl DiskFile for RealFile {
 
     fn read_cold_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         // Direct reads want whole blocks, in the file and in memory.
-        let start = offset / PAGE_BYTES * PAGE_BYTES;
-        let end = (offset + buffer.len() as u64).next_multiple_of(PAGE_BYTES);
+        let start = offset / BLOCK_BYTES * BLOCK_BYTES;
+        let end = (offset + buffer.len() as u64).next_multiple_of(BLOCK_BYTES);
         let (lead, span) = (to_len(offset - start), to_len(end - start));
-        let mut space = vec![0; span + to_len(PAGE_BYTES)];
-        let aligned = space.as_ptr().align_offset(to_len(PAGE_BYTES));
+        let mut space = vec![0; span + to_len(BLOCK_BYTES)];
+        let aligned = space.as_ptr().align_offset(to_len(BLOCK_BYTES));
         let space = &mut space[aligned..aligned + span];
         let direct = self.direct().map(|file| fill_directly(file, start, space));
         // A file system may refuse them only now; then its advice has to do.
@@ -188,12 +218,16 @@ impl DiskFile for RealFile {
         Ok(have)
     }
 
+    fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.allocate(FallocateFlags::KEEP_SIZE, offset, len)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
-        let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match fallocate(&self.file, mode, offset, len) {
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Err(io::ErrorKind::Unsupported.into()),
-            outcome => Ok(outcome?),
-        }
+        self.allocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)
     }
 
     fn len(&self) -> io::Result<u64> {

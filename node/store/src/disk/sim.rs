@@ -4,6 +4,7 @@
 //! What a crash may do to a file, as on a disk with a volatile cache: every write since the last
 //! good sync is kept, dropped or torn at 512 B or 4 KiB, independently of the others. Names that
 //! were created since the last directory sync may be gone. Synced bytes always survive.
+//! Every other seed makes a disk that writes whole blocks, as `O_DIRECT` does.
 //! A failed sync leaves its writes readable but in doubt for ever: no later sync saves them.
 
 use std::collections::{BTreeMap, HashSet};
@@ -12,7 +13,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Disk, DiskFile};
+use super::{BLOCK_BYTES, Disk, DiskFile};
+use crate::record::to_len;
 
 /// What to break, and when. Ordinals count from 0 over the life of the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,21 +48,22 @@ struct State {
     sync_count: u64,
     write_count: u64,
     free_bytes: u64,
+    writes_blocks: bool,
 }
 
 #[derive(Default, Clone)]
 struct Inode {
     synced: Vec<u8>,
     cached: Vec<u8>,
-    unsynced: Vec<Write>,
-    /// Writes that a failed sync left in doubt.
-    doubtful: Vec<Write>,
+    unsynced: Vec<Change>,
+    /// Changes that a failed sync left in doubt.
+    doubtful: Vec<Change>,
 }
 
 #[derive(Clone)]
-struct Write {
-    offset: usize,
-    bytes: Vec<u8>,
+enum Change {
+    Write { offset: usize, bytes: Vec<u8> },
+    Cut { len: usize },
 }
 
 impl SimDisk {
@@ -75,6 +78,7 @@ impl SimDisk {
             sync_count: 0,
             write_count: 0,
             free_bytes: 1 << 40,
+            writes_blocks: seed % 2 == 1,
         })
     }
 
@@ -125,6 +129,7 @@ impl SimDisk {
             sync_count: 0,
             write_count: 0,
             free_bytes: state.free_bytes,
+            writes_blocks: state.writes_blocks,
         })
     }
 
@@ -163,6 +168,12 @@ fn surviving_names(state: &State, random: &mut SplitMix) -> BTreeMap<String, usi
 }
 
 impl Inode {
+    /// Changes what everybody reads now, and what a sync will keep.
+    fn change(&mut self, change: Change) {
+        change.apply(&mut self.cached);
+        self.unsynced.push(change);
+    }
+
     fn after_crash(&self, random: &mut SplitMix) -> Self {
         let mut bytes = self.synced.clone();
         // One mood per file and crash: real accidents are not evenly mixed either.
@@ -181,27 +192,51 @@ impl Inode {
     }
 }
 
-impl Write {
+impl Change {
     fn apply(&self, file: &mut Vec<u8>) {
-        let end = self.offset + self.bytes.len();
-        if file.len() < end {
-            file.resize(end, 0);
+        match self {
+            Self::Write { offset, bytes } => overwrite(file, *offset, bytes),
+            Self::Cut { len } => file.truncate(*len),
         }
-        file[self.offset..end].copy_from_slice(&self.bytes);
     }
 
     fn apply_torn(&self, file: &mut Vec<u8>, unit: usize, random: &mut SplitMix) {
-        let mut at = 0;
-        while at < self.bytes.len() {
-            // Pieces end where sectors of the file end, not where the write began.
-            let piece = (unit - (self.offset + at) % unit).min(self.bytes.len() - at);
+        let Self::Write { offset, bytes } = self else {
+            // A length is changed at once or not at all.
             if random.chance(2) {
-                let bytes = self.bytes[at..at + piece].to_vec();
-                Self { offset: self.offset + at, bytes }.apply(file);
+                self.apply(file);
+            }
+            return;
+        };
+        let mut at = 0;
+        while at < bytes.len() {
+            // Pieces end where sectors of the file end, not where the write began.
+            let piece = (unit - (offset + at) % unit).min(bytes.len() - at);
+            if random.chance(2) {
+                overwrite(file, offset + at, &bytes[at..at + piece]);
             }
             at += piece;
         }
     }
+}
+
+fn overwrite(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    let end = offset + bytes.len();
+    if file.len() < end {
+        file.resize(end, 0);
+    }
+    file[offset..end].copy_from_slice(bytes);
+}
+
+/// A write as whole blocks: with what stands before it in its first one, and zeros after it.
+fn in_blocks(file: &[u8], offset: usize, bytes: &[u8]) -> (usize, Vec<u8>) {
+    let block = to_len(BLOCK_BYTES);
+    let start = offset / block * block;
+    let mut blocks = file[start.min(file.len())..offset.min(file.len())].to_vec();
+    blocks.resize(offset - start, 0);
+    blocks.extend_from_slice(bytes);
+    blocks.resize(blocks.len().next_multiple_of(block), 0);
+    (start, blocks)
 }
 
 impl Disk for SimDisk {
@@ -330,14 +365,14 @@ struct SimFile {
 impl DiskFile for SimFile {
     fn write_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
         let mut state = self.state.lock();
-        let mut bytes = parts.concat();
+        let offset = usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let (mut offset, mut bytes) = (offset, parts.concat());
+        if state.writes_blocks {
+            (offset, bytes) = in_blocks(&state.files[self.inode].cached, offset, &bytes);
+        }
         let (admitted, error) = state.admit_write(bytes.len());
         bytes.truncate(admitted);
-        let offset = usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let write = Write { offset, bytes };
-        let inode = &mut state.files[self.inode];
-        write.apply(&mut inode.cached);
-        inode.unsynced.push(write);
+        state.files[self.inode].change(Change::Write { offset, bytes });
         error.map_or(Ok(()), Err)
     }
 
@@ -364,9 +399,22 @@ impl DiskFile for SimFile {
         let inode = &mut state.files[self.inode];
         // The file keeps its length.
         let end = inode.cached.len().min(offset.saturating_add(len));
-        let write = Write { offset, bytes: vec![0; end.saturating_sub(offset)] };
-        write.apply(&mut inode.cached);
-        inode.unsynced.push(write);
+        inode.change(Change::Write { offset, bytes: vec![0; end.saturating_sub(offset)] });
+        Ok(())
+    }
+
+    /// Space is only counted.
+    fn reserve(&self, _: u64, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if state.is_off() {
+            return Err(io::Error::other("the power is off"));
+        }
+        let len = usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
+        state.files[self.inode].change(Change::Cut { len });
         Ok(())
     }
 
@@ -475,7 +523,8 @@ mod tests {
 
     #[test]
     fn a_full_disk_says_so() {
-        let disk = SimDisk::new(1);
+        // Not one that writes whole blocks.
+        let disk = SimDisk::new(2);
         let file = disk.create("f").expect("a new name");
         disk.inject(Fault::Capacity(10));
         file.write_at(0, &[&[0; 10]]).expect("just fits");

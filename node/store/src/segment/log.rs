@@ -8,7 +8,11 @@ use supernode_protocol::ids::NodeId;
 
 use super::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::{Predecessor, Segment, Segments, create};
+use crate::disk::DiskFile;
 use crate::record::{Draft, Encoded, Position, RECORD_ALIGN, to_len};
+
+/// Set aside at a time for records to come.
+const RESERVED_BYTES: u64 = 64 << 20;
 
 /// Appends records to the newest segment and begins new ones. Owned by the writer alone.
 ///
@@ -31,6 +35,14 @@ struct Active {
     end: u64,
     /// Everything before this is durable.
     synced: u64,
+    /// Blocks up to here are set aside.
+    reserved: u64,
+}
+
+impl Active {
+    fn new(segment: Segment, end: u64) -> Self {
+        Self { segment, end, synced: end, reserved: end }
+    }
 }
 
 /// Where the log stands after recovery.
@@ -53,11 +65,14 @@ impl Log {
         end: LogEnd,
     ) -> io::Result<Self> {
         let mut active = None;
+        let newest = |number| segments.disk().open(&super::file_name(number), true);
+        if !end.open && end.last.number > 0 {
+            give_back_reserved(&*newest(end.last.number)?);
+        }
         if end.open {
-            let disk = Arc::clone(segments.disk());
             let mut segment = segments.segment(end.last.number).map_err(io::Error::other)?;
-            segment.file = disk.open(&super::file_name(end.last.number), true)?;
-            active = Some(Active { segment, end: end.last.end, synced: end.last.end });
+            segment.file = newest(end.last.number)?;
+            active = Some(Active::new(segment, end.last.end));
         }
         let (previous, number_max) = (end.last, end.number_max);
         Ok(Self { segments, node, segment_bytes_max, active, previous, number_max })
@@ -84,6 +99,33 @@ impl Log {
         self.active.as_ref().is_some_and(|active| {
             at.segment == active.segment.header.number && at.offset >= active.synced
         })
+    }
+
+    /// Sets space aside for `planned` bytes and some more, so that a segment lies together on the
+    /// disk. Without it the write itself finds its blocks, or says that there are none.
+    pub(crate) fn reserve(&mut self, planned: u64) {
+        let Some(active) = self.active.as_mut() else { return };
+        let wanted = active.end.saturating_add(planned);
+        if wanted <= active.reserved {
+            return;
+        }
+        let up_to = wanted.next_multiple_of(RESERVED_BYTES).min(self.segment_bytes_max.max(wanted));
+        active.reserved = match active.segment.file.reserve(active.end, up_to - active.end) {
+            Ok(()) => up_to,
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => u64::MAX,
+            Err(_) => wanted,
+        };
+    }
+
+    /// Cuts the open segment where its records end, so that the next start may go on there.
+    ///
+    /// # Errors
+    /// What the file system says; the next start then begins a new segment.
+    pub(crate) fn trim(&mut self) -> io::Result<()> {
+        match &self.active {
+            Some(active) => active.segment.file.truncate(active.synced),
+            None => Ok(()),
+        }
     }
 
     /// Appends records where [`Self::place`] said they go; returns the bytes written.
@@ -167,8 +209,7 @@ impl Log {
         self.number_max = number;
         let segment = created?;
         self.segments.remember(segment.clone());
-        let start = SEGMENT_HEADER_BYTES as u64;
-        self.active = Some(Active { segment, end: start, synced: start });
+        self.active = Some(Active::new(segment, SEGMENT_HEADER_BYTES as u64));
         Ok(())
     }
 
@@ -187,8 +228,17 @@ impl Log {
 
     fn close(&mut self) {
         if let Some(active) = self.active.take() {
+            give_back_reserved(&*active.segment.file);
             self.previous =
                 Predecessor { number: active.segment.header.number, end: active.synced };
         }
+    }
+}
+
+/// Frees the blocks behind the end of a file that takes no more; its bytes stay as they are. Where
+/// that fails they are missing until the segment goes.
+fn give_back_reserved(file: &dyn DiskFile) {
+    if let Err(error) = file.len().and_then(|len| file.truncate(len)) {
+        tracing::debug!(%error, "the space set aside for a segment stays with it");
     }
 }

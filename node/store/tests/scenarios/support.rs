@@ -6,7 +6,7 @@ use std::path::Path;
 use bytes::Bytes;
 use supernode_protocol::ids::{NodeId, ShardId, Slot, UploadId};
 use supernode_protocol::wire::Ack;
-use supernode_store::{PutBlock, PutShard, Store, StoreConfig, StoreError};
+use supernode_store::{Io, PutBlock, PutShard, Store, StoreConfig, StoreError};
 
 use crate::sample::{Client, Object, Terms};
 
@@ -20,6 +20,7 @@ pub fn config(path: &Path) -> StoreConfig {
     StoreConfig {
         path: path.to_owned(),
         node: node(),
+        io: Io::Buffered,
         reserve_bytes: 0,
         batch_window_millis: 0,
         segment_bytes_max: 1 << 20,
