@@ -249,7 +249,7 @@ impl Owner {
         read.map_err(|_| unknown("its block could not be read"))?
     }
 
-    /// The block from which a transaction's life is counted. A finalised one cannot be retracted and
+    /// The block from which a transaction's life is counted. A finalised one is never retracted and
     /// take the transaction with it; but where finality stands still, its era would be over.
     async fn era_begin(&self) -> Result<At, ChainError> {
         let (best, finalised) = {
@@ -388,7 +388,7 @@ fn unknown(reason: impl ToString) -> TxError {
     TxError::Unknown { reason: reason.to_string() }
 }
 
-/// Only a node's answer says that it did not take a transaction; what left on a connection that then
+/// Only a node's answer says that it took no transaction; what left on a connection that then
 /// broke may have arrived.
 fn not_taken(error: ExtrinsicError) -> TxError {
     match error {

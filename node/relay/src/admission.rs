@@ -292,7 +292,7 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{Duration, Reason, Rejection};
 
     #[test]
     fn a_wait_is_never_told_too_short() {

@@ -12,7 +12,7 @@ use crate::exit::Failure;
 const FIRST: u16 = 10_000;
 const END: u16 = 32_000;
 
-/// `count` neighbouring ports of 127.0.0.1 that nobody uses now. Another program may take one before
+/// `count` neighbouring ports of 127.0.0.1 that nobody uses now. Somebody may take one before
 /// its time; who finds it taken says so, and the directory can be made again.
 ///
 /// # Errors
@@ -42,7 +42,7 @@ fn are_free(block: &[u16]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{Ipv4Addr, TcpListener, UdpSocket, free};
 
     #[test]
     fn a_port_that_is_taken_is_not_chosen() {

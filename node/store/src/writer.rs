@@ -287,7 +287,7 @@ impl Writer {
         Ok(due)
     }
 
-    /// Gives a planned record its place and applies it. A refusal goes to the waiter and the caller.
+    /// Gives a planned record its place and applies it. A refusal goes to waiter and caller.
     fn submit(&mut self, planned: Planned, answer: Option<Answer>) -> Result<(), StoreError> {
         let Planned { id, body, payload } = planned;
         let (sequence, running_secs) = (self.sequence_next, self.now);

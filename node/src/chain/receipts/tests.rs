@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is let in under a reservation, with a real chain and a real store on both sides of the door.
+//! What is let in under a reservation, with a real chain and a real store on both sides.
 
 use supernode_chain::{Account, Call, ChainConfig, Group, ReceiptOf, SecretKey, Until};
 use supernode_devchain::{DevChain, Genesis, Options, Seal};
@@ -9,7 +9,8 @@ use supernode_protocol::lease::LeaseKind;
 use supernode_store::{Io, PutBlock, PutShard, StoreConfig};
 
 use self::sample::{Client, Object, Recipe, Terms, object};
-use super::*;
+use super::{Chain, Store, WireError, timeout, told_of};
+use super::{Cid, Commit, DealId, DealState, Duration, Expiry, HeldIndexes, Notary, Receipt};
 
 #[expect(dead_code, reason = "the store's own tests need more of it")]
 #[path = "../../../store/src/sample.rs"]

@@ -146,7 +146,7 @@ fn gather<'a>(pieces: &[Piece<'a>], buffer: &mut Vec<u8>) -> (Vec<Run<'a>>, usiz
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{Run, gather, pieces};
 
     /// Memory that begins on a block.
     struct Aligned {

@@ -136,7 +136,7 @@ fn rate(disk: &dyn Disk, bytes: &[u8], writes: u64) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{FILE, Io, IoChoice, choose, fs, open};
 
     #[test]
     fn a_disk_is_measured_once() {
