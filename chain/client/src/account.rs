@@ -249,8 +249,8 @@ impl Owner {
         read.map_err(|_| unknown("its block could not be read"))?
     }
 
-    /// The block from which a transaction's life is counted. A finalised one is never retracted and
-    /// take the transaction with it; but where finality stands still, its era would be over.
+    /// The block from which a transaction's life is counted. A finalised one cannot be retracted,
+    /// the transaction with it; but where finality stands still, its era would be over.
     async fn era_begin(&self) -> Result<At, ChainError> {
         let (best, finalised) = {
             let view = self.chain.view();
