@@ -4,6 +4,8 @@
 //! `admin.sock` in the data directory, mode 0600, HTTP/1.1 with JSON bodies:
 //!
 //! - `GET /v1/cleanup` is what cleanup would end now and why; nothing is changed.
+//! - `GET /v1/scrub` is how far the scrub is; `POST /v1/scrub/start`, `pause` and `resume` change
+//!   what it does and answer the same.
 //!
 //! The socket belongs to whoever holds the directory's lock: one that a crash left behind is
 //! replaced.
@@ -11,20 +13,21 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{self, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use supernode_audit::{AuditError, Auditor, Planned, Verdict};
 use supernode_protocol::deal::DealId;
 use supernode_protocol::ids::{Cid, LeaseId};
+use supernode_store::Store;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
@@ -34,6 +37,9 @@ use tokio_util::sync::CancellationToken;
 pub const SOCKET: &str = "admin.sock";
 /// The page of the dry run.
 pub const CLEANUP: &str = "/v1/cleanup";
+
+/// The page of the scrub.
+pub const SCRUB: &str = "/v1/scrub";
 
 /// Leases that one plan lists at most, the first to go: each is asked about at every endpoint.
 const PLAN_LEASES_MAX: usize = 256;
@@ -80,7 +86,7 @@ impl From<Planned> for PlannedLease {
 ///
 /// # Errors
 /// Names the path and the remedy.
-pub fn bind(data_dir: &Path) -> Result<(UnixListener, PathBuf), String> {
+pub fn bind(data_dir: &path::Path) -> Result<(UnixListener, PathBuf), String> {
     let path = data_dir.join(SOCKET);
     let failed = |error: io::Error| {
         format!("cannot make the admin socket {}: {error}; use a shorter data_dir", path.display())
@@ -100,10 +106,16 @@ pub fn bind(data_dir: &Path) -> Result<(UnixListener, PathBuf), String> {
 /// When the socket fails.
 pub async fn serve(
     listener: UnixListener,
+    store: Store,
     auditor: Option<Auditor>,
     cancel: CancellationToken,
 ) -> Result<(), String> {
-    let router = Router::new().route(CLEANUP, get(cleanup)).with_state(Arc::new(auditor));
+    let scrub = Router::new()
+        .route(SCRUB, get(scrub_status))
+        .route(&format!("{SCRUB}/{{command}}"), post(scrub_command))
+        .with_state(store);
+    let router =
+        Router::new().route(CLEANUP, get(cleanup)).with_state(Arc::new(auditor)).merge(scrub);
     axum::serve(listener, router)
         .with_graceful_shutdown(cancel.cancelled_owned())
         .await
@@ -117,14 +129,29 @@ async fn cleanup(State(auditor): State<Arc<Option<Auditor>>>) -> Response {
     match auditor.plan(PLAN_LEASES_MAX).await {
         Ok(planned) => {
             let leases: Vec<PlannedLease> = planned.into_iter().map(PlannedLease::from).collect();
-            let body = serde_json::to_string(&leases).expect("plain values have a JSON form");
-            (StatusCode::OK, [(CONTENT_TYPE, "application/json")], body).into_response()
+            json(&leases)
         }
         Err(AuditError::Busy) => {
             told(StatusCode::SERVICE_UNAVAILABLE, "another plan is being made; ask again")
         }
         Err(error) => told(StatusCode::BAD_GATEWAY, &error.to_string()),
     }
+}
+
+async fn scrub_status(State(store): State<Store>) -> Response {
+    json(&store.scrub_status())
+}
+
+async fn scrub_command(State(store): State<Store>, Path(command): Path<String>) -> Response {
+    match command.parse() {
+        Ok(command) => json(&store.scrub(command)),
+        Err(error) => told(StatusCode::NOT_FOUND, &format!("{error}")),
+    }
+}
+
+fn json(value: &impl Serialize) -> Response {
+    let body = serde_json::to_string(value).expect("plain values have a JSON form");
+    (StatusCode::OK, [(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 fn told(status: StatusCode, message: &str) -> Response {
@@ -135,10 +162,11 @@ fn told(status: StatusCode, message: &str) -> Response {
 ///
 /// # Errors
 /// When nobody answers there, or the answer is no HTTP.
-pub async fn ask(data_dir: &Path, page: &str) -> io::Result<(u16, String)> {
+pub async fn ask(data_dir: &path::Path, method: &str, page: &str) -> io::Result<(u16, String)> {
     let exchange = async {
         let mut stream = UnixStream::connect(data_dir.join(SOCKET)).await?;
-        let request = format!("GET {page} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
+        let head = format!("{method} {page} HTTP/1.1\r\nHost: node\r\nContent-Length: 0\r\n");
+        let request = head + "Connection: close\r\n\r\n";
         stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).await?;

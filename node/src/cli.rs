@@ -128,6 +128,8 @@ pub enum Command {
     Cleanup(CleanupArgs),
     /// The chain itself.
     Chain(ChainArgs),
+    /// The reading check of everything a running node keeps.
+    Scrub(ScrubArgs),
     /// The data directory of a stopped node.
     Store(StoreArgs),
     /// Runs a network on this machine that stays up until Ctrl-C.
@@ -392,6 +394,8 @@ pub enum StoreCommand {
     Stats(StoreDirArgs),
     /// Reads every record and checks every hash.
     Fsck(StoreDirArgs),
+    /// Reads everything that is kept from the disk itself; goes on where the last scrub stopped.
+    Scrub(StoreScrubArgs),
     /// Makes the index anew from the log.
     RebuildIndex(StoreDirArgs),
     /// Lists shards, slots, leases, manifests and tombstones, in an order that does not depend on
@@ -406,6 +410,47 @@ pub struct StoreDirArgs {
     #[arg(long, value_name = "DIR", env = "SUPERNODE_DATA_DIR", hide_env_values = true)]
     pub data_dir: Option<PathBuf>,
 
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented on its type")]
+    pub json: JsonFlag,
+}
+
+/// `store scrub`.
+#[derive(Debug, Args)]
+pub struct StoreScrubArgs {
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented on its type")]
+    pub dir: StoreDirArgs,
+
+    /// How many MiB to read per second at most. Without it, as fast as it goes.
+    #[arg(long, value_name = "MIB", default_value_t = 0, hide_default_value = true)]
+    pub rate: u32,
+}
+
+/// `scrub`.
+#[derive(Debug, Args)]
+pub struct ScrubArgs {
+    /// What the scrub is to do.
+    #[command(subcommand)]
+    pub command: ScrubAction,
+}
+
+/// What `scrub` does.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum ScrubAction {
+    /// Shows how far it is and what it found.
+    Status(ScrubFlags),
+    /// Begins a scrub now.
+    Start(ScrubFlags),
+    /// Stops it where it is, also over restarts.
+    Pause(ScrubFlags),
+    /// Goes on.
+    Resume(ScrubFlags),
+}
+
+/// Of every `scrub` command.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct ScrubFlags {
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented on its type")]
     pub json: JsonFlag,

@@ -13,6 +13,7 @@ mod onchain;
 mod put;
 pub(crate) mod registry;
 mod run;
+mod scrub;
 mod stat;
 mod status;
 mod store;
@@ -104,6 +105,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Rewards(args) => registry::rewards(&given, &args.command),
         Command::Cleanup(args) => cleanup::run(&given, &args),
         Command::Chain(args) => chain::run(&given, &args.command),
+        Command::Scrub(args) => scrub::run(&given, args.command),
         Command::Store(args) => store::run(&given, &args.command),
         Command::Dev(args) => runtime()?.block_on(dev::run(&args)),
         Command::Demo(args) => runtime()?.block_on(demo::run(&args)),

@@ -13,7 +13,7 @@ use prometheus::process_collector::ProcessCollector;
 use supernode_audit::AuditMetrics;
 use supernode_dht::DhtMetrics;
 use supernode_relay::{RETRIEVAL_BOUNDS_SECONDS, RelayMetrics};
-use supernode_store::{IoFigures, StoreMetrics};
+use supernode_store::{IoFigures, ScrubState, ScrubStatus, StoreMetrics};
 
 use self::families::{Families, Labels, Observations};
 use crate::cli::{REVISION, VERSION};
@@ -150,6 +150,37 @@ fn store(store: &StoreMetrics, to: &mut Families) {
         "Shards and blocks not served because they are damaged.",
         number(store.quarantined),
     );
+    scrub(&store.scrub, to);
+}
+
+fn scrub(scrub: &ScrubStatus, to: &mut Families) {
+    to.gauge(
+        "supernode_scrub_running",
+        "1 while a scrub reads.",
+        if scrub.state == ScrubState::Running { 1.0 } else { 0.0 },
+    );
+    to.counter("supernode_scrub_passes_total", "Whole scrubs.", number(scrub.passes));
+    to.gauge(
+        "supernode_scrub_finished_seconds",
+        "The node's running time when the last whole scrub ended; 0 for never.",
+        number(scrub.finished_secs),
+    );
+    let bytes = [
+        (&[("state", "passed")], number(scrub.passed_bytes)),
+        (&[("state", "all")], number(scrub.total_bytes)),
+    ];
+    let bytes = bytes.iter().map(|(labels, value)| (&labels[..], *value));
+    to.gauges(
+        "supernode_scrub_bytes",
+        "Bytes of the log that this scrub has passed, and all.",
+        bytes,
+    );
+    let findings = [
+        (&[("what", "damaged")], number(scrub.damaged)),
+        (&[("what", "unreadable")], number(scrub.unreadable)),
+    ];
+    let findings = findings.iter().map(|(labels, value)| (&labels[..], *value));
+    to.gauges("supernode_scrub_findings", "What this scrub, or the last one, found.", findings);
 }
 
 fn disk(store: &StoreMetrics, to: &mut Families) {

@@ -213,7 +213,8 @@ impl Node {
         let served =
             http::serve(listener, parts.clone(), parts.config.http.requests_max, http_end.clone());
         let auditor = parts.chain.as_ref().map(|part| part.auditor().clone());
-        let administered = admin::serve(admin, auditor, http_end.clone());
+        let store = parts.store.clone();
+        let administered = admin::serve(admin, store, auditor, http_end.clone());
         let raise = |alarm: Alarm, outcome: Result<(), String>| {
             if let Err(error) = outcome {
                 alarm.raise(error);

@@ -133,6 +133,7 @@ fn damage_is_found(network: &Network, bytes: &[u8]) {
     }
     let directory = Directory { program: network.program.clone(), path: damaged.clone() };
     directory.fsck().expect(0);
+    assert_eq!(directory.run(["scrub", "--json"]).expect(0).json()["damaged"], 0);
     let copy = damaged.join(segment.file_name().expect("a segment has a name"));
     let mut log = fs::read(&copy).expect("just copied");
     log[at + 1000] ^= 1;
@@ -142,6 +143,8 @@ fn damage_is_found(network: &Network, bytes: &[u8]) {
     assert_eq!(found["clean"], false);
     assert_eq!(found["damaged"].as_array().map(Vec::len), Some(1), "one shard: {found}");
     assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    let scrubbed = directory.run(["scrub", "--json"]).expect(1).json();
+    assert_eq!((&scrubbed["damaged"], &scrubbed["passes"]), (&1.into(), &2.into()), "{scrubbed}");
 }
 
 fn segments(data_dir: &Path) -> Vec<PathBuf> {

@@ -5,11 +5,16 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use supernode_tests::eventually::eventually;
+use supernode_tests::http;
 use supernode_tests::network::{Network, Shape};
 use supernode_tests::program::{Client, Program};
 
+/// Far above what a scrub of one object takes.
+const PATIENCE: Duration = Duration::from_secs(60);
 const PROGRAM: &str = env!("CARGO_BIN_EXE_supernode-under-test");
 
 #[test]
@@ -25,6 +30,7 @@ fn what_is_kept_can_be_looked_at() {
     let cid = client.run::<&OsStr>(words).expect(0).text().to_owned();
     the_object(&client, &cid);
     the_pin(&network, &client, &cid);
+    the_scrub(&network);
 
     network.kill(&[2]);
     let silent = client.run(["status", "--json"]).expect(1);
@@ -64,6 +70,25 @@ fn the_nodes(network: &Network, client: &Client) {
     let listed: BTreeSet<String> = peers.iter().map(quic).collect();
     assert_eq!(listed, network.nodes.iter().map(|node| node.quic.clone()).collect());
     assert_eq!(client.run(["peer", "list"]).expect(0).text().lines().count(), 4);
+}
+
+/// A running node reads everything it keeps when it is asked to.
+fn the_scrub(network: &Network) {
+    let config = network.nodes[0].data_dir.with_file_name("supernode.toml");
+    let scrub = |command: &str| {
+        let words = ["scrub", command, "--json", "--config"].map(OsStr::new);
+        network.program.run(words.into_iter().chain([config.as_os_str()])).expect(0).json()
+    };
+    assert_eq!(scrub("status")["passes"], 0);
+    assert_eq!(scrub("pause")["state"], "paused");
+    assert_eq!(scrub("start")["state"], "running");
+    let done = eventually("a whole scrub", PATIENCE, || {
+        Some(scrub("status")).filter(|status| status["passes"] == 1)
+    });
+    // One shard and the manifest.
+    assert_eq!((&done["verified"], &done["damaged"]), (&json!(2), &json!(0)), "{done}");
+    let page = http::request(&network.nodes[0].http, "/metrics").expect("the node answers").1;
+    assert!(page.contains("supernode_scrub_passes_total 1\n"), "{page}");
 }
 
 fn the_object(client: &Client, cid: &str) {

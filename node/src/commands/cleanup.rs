@@ -42,7 +42,7 @@ impl Report for Plan {
 pub fn run(given: &Given, args: &CleanupArgs) -> Result<(), Failure> {
     let config = given.node_config(Vec::new())?;
     let data_dir = &config.data_dir;
-    let asked = runtime()?.block_on(admin::ask(data_dir, admin::CLEANUP));
+    let asked = runtime()?.block_on(admin::ask(data_dir, "GET", admin::CLEANUP));
     let (status, body) = asked.map_err(|error| {
         if error.kind() == io::ErrorKind::TimedOut {
             return Failure::failed("the node does not get its answers from the chain in time");

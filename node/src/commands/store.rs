@@ -11,7 +11,7 @@ use serde::Serialize;
 use supernode_store::offline::{self, FsckReport, Source, Stats};
 use supernode_store::{Io, IoChoice, StoreError, Usage};
 
-use super::Given;
+use super::{Given, scrub};
 use crate::cli::{DumpMapArgs, MapSource, StoreCommand, StoreDirArgs};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Output, Report};
@@ -21,6 +21,7 @@ pub fn run(given: &Given, command: &StoreCommand) -> Result<(), Failure> {
     match command {
         StoreCommand::Stats(args) => stats(given, args),
         StoreCommand::Fsck(args) => fsck(given, args),
+        StoreCommand::Scrub(args) => scrub::offline(&directory(given, &args.dir)?, args),
         StoreCommand::RebuildIndex(args) => rebuild_index(given, args),
         StoreCommand::DumpMap(args) => dump_map(given, args),
     }

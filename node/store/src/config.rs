@@ -76,6 +76,10 @@ pub struct StoreConfig {
     pub index_open_timeout_secs: u64,
     /// How long what was released lies in the trash before it is freed.
     pub trash_secs: u64,
+    /// Seconds of running time from the end of a scrub to the next; 0 scrubs only when asked.
+    pub scrub_interval_secs: u64,
+    /// How fast a scrub reads; 0 for as fast as it goes.
+    pub scrub_bytes_per_sec: u64,
     /// How long an upload may rest before it is abandoned.
     pub upload_idle_secs: u64,
 }
@@ -104,6 +108,8 @@ impl Default for StoreConfig {
             index_cache_bytes: 16 << 20,
             index_open_timeout_secs: 60,
             trash_secs: 24 * 3600,
+            scrub_interval_secs: 14 * 24 * 3600,
+            scrub_bytes_per_sec: 32 << 20,
             upload_idle_secs: 3600,
         }
     }

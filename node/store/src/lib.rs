@@ -31,15 +31,17 @@ pub mod record;
 pub mod recovery;
 #[cfg(test)]
 mod sample;
+mod scrub;
 pub mod segment;
 mod store;
 pub mod writer;
 
 pub use self::buffer::ShardBuffer;
-pub use self::catalog::{DealLease, DealSlot, GroupEvent, HeldGroup, Tally, Usage};
+pub use self::catalog::{DealLease, DealSlot, GroupEvent, HeldGroup, Tally, Thing, Usage};
 pub use self::config::{Durability, StoreConfig};
 pub use self::disk::{Io, IoChoice};
 pub use self::error::StoreError;
 pub use self::metrics::{IoFigures, StoreMetrics};
 pub use self::reader::{RangeRead, Shard};
+pub use self::scrub::{ScrubCommand, ScrubState, ScrubStatus};
 pub use self::store::{Announcement, GroupRead, PutBlock, PutShard, Store, lock_holder};

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use crate::catalog::Usage;
 use crate::disk::{Disk, DiskFile};
+use crate::scrub::ScrubStatus;
 
 /// Bytes and operations of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,6 +65,8 @@ pub struct StoreMetrics {
     pub damaged: u64,
     /// Shards and blocks that are not served because they are damaged.
     pub quarantined: u64,
+    /// The scrub.
+    pub scrub: ScrubStatus,
     /// Payload bytes given back to the file system since the start.
     pub reclaimed_bytes: u64,
     /// Segment files removed since the start.

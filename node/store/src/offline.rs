@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::catalog::{Catalog, KvRead, Thing, Usage, check, dump_lines, thing_of, visit};
@@ -19,6 +20,7 @@ use crate::metrics::Counters;
 use crate::reader::Reader;
 use crate::record::Kind;
 use crate::recovery::{Layout, Recovered, Recovery, Replayed, SledSource, entry_of, replay};
+use crate::scrub::{Scrub, ScrubCommand, ScrubConfig, ScrubStatus};
 use crate::segment::{Damage, FoundRecord, Segments};
 use crate::store::{INDEX_DIRECTORY, lock_directory};
 
@@ -177,6 +179,40 @@ pub fn fsck(path: &Path) -> Result<FsckReport, StoreError> {
     Ok(report)
 }
 
+/// Reads everything that is kept from the disk itself, as a running node's scrub does, and goes on
+/// where an interrupted one stopped. `progress` hears of it several times a second.
+///
+/// # Errors
+/// As [`stats`].
+pub fn scrub(
+    path: &Path,
+    bytes_per_sec: u64,
+    mut progress: impl FnMut(&ScrubStatus),
+) -> Result<ScrubStatus, StoreError> {
+    let rest = AtRest::lock(path)?;
+    let recovered = rest.recover()?;
+    let counters = Arc::new(Counters::default());
+    *counters.usage.lock() = Catalog(&*recovered.overlay).usage()?;
+    counters.running_secs.store(recovered.replayed.mark.running_secs, Ordering::Relaxed);
+    let (segments, overlay) = (Arc::clone(&rest.segments), Arc::clone(&recovered.overlay));
+    let reader = Arc::new(Reader::new(segments, overlay, Arc::clone(&counters)));
+    let pace = ScrubConfig { interval_secs: 0, bytes_per_sec };
+    let scrub = Scrub::spawn(reader, counters, pace, Some(rest.path.clone()))?;
+    let passes = scrub.status().passes;
+    scrub.command(ScrubCommand::Start);
+    let status = loop {
+        let status = scrub.status();
+        progress(&status);
+        if status.passes > passes {
+            break status;
+        }
+        std::thread::sleep(PROGRESS_INTERVAL);
+    };
+    scrub.close();
+    recovered.overlay.close();
+    Ok(status)
+}
+
 /// Visits all records of a directory in order, read-only and without the lock, also while a node
 /// works in it: the newest records may then be missing.
 ///
@@ -190,6 +226,9 @@ pub fn scan(
     let layout = Layout::read(&segments)?;
     replay(&layout, Mark::default(), |found, _| visit(found)).map(drop)
 }
+
+/// How often a scrub tells how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A directory of which this process has the lock.
 struct AtRest {

@@ -21,9 +21,13 @@ use crate::error::StoreError;
 use crate::index::Overlay;
 use crate::metrics::{Counters, bump};
 use crate::record::{Body, CommitBody, HEADER_BYTES, Header, Kind, Position, to_len};
-use crate::segment::{FoundRecord, Segments, read_outboard, read_payload, read_record};
+use crate::segment::{FoundRecord, Segment, Segments, read_outboard, read_payload, read_record};
+use tokio::sync::broadcast;
 
 mod prove;
+
+/// Damaged things that a slow listener may fall behind by; then it is told how many it missed.
+const DAMAGE_MAX: usize = 1024;
 
 /// A verified shard with its hash tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +58,8 @@ pub struct Reader {
     counters: Arc<Counters>,
     /// Records that were found damaged.
     quarantine: Mutex<HashSet<Position>>,
+    /// Told once of each of them.
+    damage: broadcast::Sender<Thing>,
 }
 
 impl Reader {
@@ -63,7 +69,8 @@ impl Reader {
         overlay: Arc<Overlay>,
         counters: Arc<Counters>,
     ) -> Self {
-        Self { segments, overlay, counters, quarantine: Mutex::default() }
+        let (damage, _) = broadcast::channel(DAMAGE_MAX);
+        Self { segments, overlay, counters, quarantine: Mutex::default(), damage }
     }
 
     /// The segments.
@@ -74,6 +81,11 @@ impl Reader {
     /// The map.
     pub fn overlay(&self) -> &Arc<Overlay> {
         &self.overlay
+    }
+
+    /// Hears of everything that is found damaged from now on.
+    pub fn damage(&self) -> broadcast::Receiver<Thing> {
+        self.damage.subscribe()
     }
 
     /// Records that are not served.
@@ -101,12 +113,18 @@ impl Reader {
     /// [`StoreError::ShardNotFound`], [`StoreError::Damaged`], or what the disk says.
     pub fn shard(&self, shard: ShardId) -> Result<Shard, StoreError> {
         let kept = self.live_shard(shard)?;
-        self.whole_shard(shard, &kept)
+        let segment = self.segments.segment(kept.at.segment)?;
+        self.whole_shard(&segment, shard, &kept)
     }
 
-    fn whole_shard(&self, shard: ShardId, kept: &Kept) -> Result<Shard, StoreError> {
+    fn whole_shard(
+        &self,
+        segment: &Segment,
+        shard: ShardId,
+        kept: &Kept,
+    ) -> Result<Shard, StoreError> {
         let thing = Thing::Shard(shard);
-        let (record, header) = self.whole_record(thing, kept)?;
+        let (record, header) = self.whole_record(segment, thing, kept)?;
         let start = to_len(kept.payload_start);
         let tree_start = HEADER_BYTES + header.shape.meta_len as usize;
         let tree_end = tree_start + header.shape.outboard_len as usize;
@@ -123,7 +141,8 @@ impl Reader {
     /// [`StoreError::Damaged`], or what the disk says; `None` if it is not here.
     pub fn block(&self, cid: Cid) -> Result<Option<Bytes>, StoreError> {
         let Some(kept) = self.catalog().kept(Thing::Block(cid))? else { return Ok(None) };
-        let (record, _) = self.whole_record(Thing::Block(cid), &kept)?;
+        let segment = self.segments.segment(kept.at.segment)?;
+        let (record, _) = self.whole_record(&segment, Thing::Block(cid), &kept)?;
         Ok(Some(record.slice(to_len(kept.payload_start)..)))
     }
 
@@ -149,14 +168,28 @@ impl Reader {
         Ok(RangeRead { shard_len: kept.len, range: aligned, proof, bytes })
     }
 
-    /// Whether the bytes of a thing are whole on disk, its hash tree included.
+    /// Whether the bytes of a thing are whole, its hash tree included.
     ///
     /// # Errors
     /// [`StoreError::Damaged`], or what the disk says.
     pub fn verify(&self, thing: Thing, kept: &Kept) -> Result<(), StoreError> {
+        let segment = self.segments.segment(kept.at.segment)?;
+        self.verify_in(&segment, thing, kept)
+    }
+
+    /// As [`Self::verify`], past what the system has in memory.
+    ///
+    /// # Errors
+    /// As [`Self::verify`].
+    pub fn verify_on_disk(&self, thing: Thing, kept: &Kept) -> Result<(), StoreError> {
+        let segment = self.segments.segment(kept.at.segment)?.cold();
+        self.verify_in(&segment, thing, kept)
+    }
+
+    fn verify_in(&self, segment: &Segment, thing: Thing, kept: &Kept) -> Result<(), StoreError> {
         match thing {
-            Thing::Shard(shard) => self.whole_shard(shard, kept).map(drop),
-            Thing::Block(_) => self.whole_record(thing, kept).map(drop),
+            Thing::Shard(shard) => self.whole_shard(segment, shard, kept).map(drop),
+            Thing::Block(_) => self.whole_record(segment, thing, kept).map(drop),
         }
     }
 
@@ -200,9 +233,13 @@ impl Reader {
     }
 
     /// Header to payload in one read, all of it verified.
-    fn whole_record(&self, thing: Thing, kept: &Kept) -> Result<(Bytes, Header), StoreError> {
+    fn whole_record(
+        &self,
+        segment: &Segment,
+        thing: Thing,
+        kept: &Kept,
+    ) -> Result<(Bytes, Header), StoreError> {
         self.demand_sound(thing, kept.at)?;
-        let segment = self.segments.segment(kept.at.segment)?;
         let mut record = vec![0; to_len(kept.payload_start + kept.len)];
         let read = segment.file.read_at(kept.at.offset, &mut record);
         let read = read.map_err(|error| StoreError::io("read a record", error))?;
@@ -244,6 +281,8 @@ impl Reader {
             bump(&self.counters.damaged, 1);
             let error = damaged(thing, at);
             tracing::error!(%error, "never served again from here");
+            // Without a listener the log and the figures have it.
+            let _ = self.damage.send(thing);
         }
         damaged(thing, at)
     }

@@ -62,9 +62,52 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// The same one, read past what the system has in memory.
+    #[must_use]
+    pub fn cold(&self) -> Self {
+        Self { header: self.header, file: Arc::new(Cold(Arc::clone(&self.file))) }
+    }
+
     /// Where a record of this segment at `offset` is.
     pub fn position(&self, offset: u64) -> Position {
         Position { segment: self.header.number, offset }
+    }
+}
+
+/// A file whose reads come from the disk itself.
+struct Cold(Arc<dyn DiskFile>);
+
+impl DiskFile for Cold {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read_cold_at(offset, buffer)
+    }
+
+    fn read_cold_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read_cold_at(offset, buffer)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn write_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        self.0.write_at(offset, parts)
+    }
+
+    fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.0.reserve(offset, len)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.0.truncate(len)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.0.punch(offset, len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
     }
 }
 

@@ -32,6 +32,7 @@ use crate::index::SledOptions;
 use crate::metrics::{Counters, MeteredDisk, StoreMetrics, bump};
 use crate::reader::{RangeRead, Reader, Shard, cut};
 use crate::recovery::{IndexSource, Recovery, SledSource};
+use crate::scrub::{Scrub, ScrubCommand, ScrubConfig, ScrubStatus};
 use crate::writer::{Done, Op, Writer, WriterParts};
 
 mod cache;
@@ -113,6 +114,7 @@ struct Shared {
     buffers: BufferPool,
     counters: Arc<Counters>,
     events: broadcast::Sender<GroupEvent>,
+    scrub: Scrub,
 }
 
 impl Store {
@@ -180,11 +182,20 @@ impl Store {
             },
             &recovered,
         )?;
+        // A simulated disk has no directory, and nobody locks it.
+        let directory = lock.as_ref().map(|_| config.path.clone());
         let (mailbox, receiver) = mpsc::channel(config.mailbox_messages_max);
         Actor { writer, mailbox: receiver, overlay, config: config.clone(), lock }.spawn()?;
         let reads = Arc::new(Semaphore::new(config.reads_max));
         let buffers = BufferPool::new(config.buffer_bytes_max);
-        let shared = Shared { config, mailbox, reader, cache, reads, buffers, counters, events };
+        let pace = ScrubConfig {
+            interval_secs: config.scrub_interval_secs,
+            bytes_per_sec: config.scrub_bytes_per_sec,
+        };
+        let (scrubbed, counted) = (Arc::clone(&reader), Arc::clone(&counters));
+        let scrub = Scrub::spawn(scrubbed, counted, pace, directory)?;
+        let shared =
+            Shared { config, mailbox, reader, cache, reads, buffers, counters, events, scrub };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -194,6 +205,9 @@ impl Store {
     /// When the end could not be made durable; everything acknowledged is, all the same.
     pub async fn close(&self) -> Result<(), StoreError> {
         self.shared.buffers.close();
+        let shared = Arc::clone(&self.shared);
+        let scrub_ended = tokio::task::spawn_blocking(move || shared.scrub.close()).await;
+        scrub_ended.map_err(|_| StoreError::stopped("its scrub panicked"))?;
         let all = u32::try_from(self.shared.config.reads_max).unwrap_or(u32::MAX);
         // Once all reads are back none begins any more, and nobody holds the index's files.
         if let Ok(permits) = self.shared.reads.acquire_many(all).await {
@@ -469,6 +483,22 @@ impl Store {
         self.shared.events.subscribe()
     }
 
+    /// Hears of every shard and block that is found damaged, by a read or by the scrub: what is
+    /// lost here and has to come from elsewhere.
+    pub fn damage(&self) -> broadcast::Receiver<Thing> {
+        self.shared.reader.damage()
+    }
+
+    /// How far the scrub is.
+    pub fn scrub_status(&self) -> ScrubStatus {
+        self.shared.scrub.status()
+    }
+
+    /// Starts, pauses or resumes the scrub; says what it then does.
+    pub fn scrub(&self, command: ScrubCommand) -> ScrubStatus {
+        self.shared.scrub.command(command)
+    }
+
     /// Whether the storage actor runs: false after [`Store::close`], and after it died.
     pub fn is_open(&self) -> bool {
         !self.shared.mailbox.is_closed()
@@ -501,6 +531,7 @@ impl Store {
             buffer_free_bytes: shared.buffers.free_bytes(),
             index_pending: shared.reader.overlay().pending_entries() as u64,
             quarantined: shared.reader.quarantined(),
+            scrub: shared.scrub.status(),
             ..shared.counters.snapshot()
         }
     }

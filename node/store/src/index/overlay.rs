@@ -49,6 +49,8 @@ struct Layers {
     unsynced: Changes,
     fresh: Changes,
     fresh_mark: Option<Mark>,
+    /// Of everything published, here or in the database.
+    published: Option<Mark>,
     frozen: Option<Arc<Changes>>,
 }
 
@@ -132,6 +134,16 @@ impl Overlay {
             layers.fresh.append(&mut layers.unsynced);
         }
         layers.fresh_mark = Some(mark);
+        layers.published = Some(mark);
+    }
+
+    /// Up to where what readers see is durable.
+    ///
+    /// # Errors
+    /// After [`Self::close`].
+    pub fn mark(&self) -> Result<Mark, IndexError> {
+        let published = self.layers.read().published;
+        published.map_or_else(|| self.index().map(|index| index.mark()), Ok)
     }
 
     /// Entries that wait for the database.

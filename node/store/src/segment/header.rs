@@ -83,6 +83,15 @@ impl SegmentHeader {
         outcome
     }
 
+    /// How many copies in these blocks are not this header.
+    pub fn damaged_copies(&self, blocks: &[u8]) -> u64 {
+        let is_whole = |at: &usize| {
+            let copy = blocks.get(*at..at + COPY_BYTES);
+            copy.and_then(|copy| Self::decode_copy(copy).ok()) == Some(*self)
+        };
+        COPIES.iter().filter(|at| !is_whole(at)).count() as u64
+    }
+
     fn decode_copy(copy: &[u8]) -> Result<Self, SegmentHeaderError> {
         if copy[..8] != MAGIC || crc32c::crc32c(&copy[..124]) != read_u32(copy, 124) {
             return Err(SegmentHeaderError::Invalid);

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Bits rot in every part of a directory; the scrub finds what is damaged before somebody reads it,
+//! says so, remembers it, and keeps to its pace.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use supernode_protocol::ids::ShardId;
+use supernode_store::offline::scan;
+use supernode_store::record::{Body, Kind};
+use supernode_store::segment::FoundRecord;
+use supernode_store::{ScrubCommand, ScrubState, ScrubStatus, Store, StoreConfig, Thing};
+
+use super::freed_bytes_come_back::until;
+use super::support::{config, open, put, put_shard};
+use crate::sample::{Client, Object, Recipe, Terms, bytes_of, object};
+
+/// Nothing is scrubbed unless asked, and then at once.
+fn settings(path: &Path) -> StoreConfig {
+    StoreConfig { scrub_interval_secs: 0, scrub_bytes_per_sec: 0, ..config(path) }
+}
+
+/// Waits until the scrub is as described.
+async fn scrubbed(store: &Store, is_so: impl Fn(&ScrubStatus) -> bool) -> ScrubStatus {
+    until("a scrub", store, |store| is_so(&store.scrub_status())).await;
+    store.scrub_status()
+}
+
+async fn whole_pass(store: &Store) -> ScrubStatus {
+    let passes = store.scrub_status().passes;
+    store.scrub(ScrubCommand::Start);
+    scrubbed(store, |status| status.passes > passes).await
+}
+
+fn segment(path: &Path, number: u32) -> PathBuf {
+    path.join(format!("{number:010}.seg"))
+}
+
+fn flip(path: &Path, at: u64, bit: u32) {
+    let mut bytes = fs::read(path).expect("a file of ours");
+    bytes[usize::try_from(at).expect("a small file")] ^= 1 << (bit % 8);
+    fs::write(path, bytes).expect("a file of ours");
+}
+
+fn records(path: &Path) -> Vec<FoundRecord> {
+    let mut records = Vec::new();
+    scan(path, |found| {
+        records.push(found);
+        Ok(())
+    })
+    .expect("whole segments");
+    records
+}
+
+/// Objects under a pin, one of them let go and freed, and an upload, over several segments.
+async fn filled(path: &Path) -> Vec<Object> {
+    let store = open(StoreConfig { trash_secs: 0, ..settings(path) }).await.expect("a new store");
+    let client = Client::new(1);
+    let mut kept = Vec::new();
+    for number in 1..=6_u8 {
+        let recipe =
+            Recipe { stripe_bytes: 30_000 * u64::from(number), ..Recipe::small(number.into()) };
+        let object = object(Recipe { group_count: 2, ..recipe });
+        put(&store, &client, &object, Terms::pin(number, number)).await.expect("there is room");
+        kept.push(object);
+    }
+    let gone = kept.remove(2);
+    store.release(client.id, Terms::pin(3, 3).lease).await.expect("its own lease");
+    until("what is released is freed", &store, |store| {
+        let shards = store.usage().shards;
+        (shards.trash.count, shards.live.count) == (0, 30)
+    })
+    .await;
+    let slot = gone.groups[0].shards[0].0;
+    let upload = Terms::pin(9, 9).upload;
+    put_shard(&store, &client, upload, slot, &bytes_of(99, 70_000)).await.expect("there is room");
+    store.close().await.expect("an orderly stop");
+    kept
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_kept_is_read() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    filled(directory.path()).await;
+    let store = open(settings(directory.path())).await.expect("a whole store");
+    let read = store.metrics().read.bytes;
+    let sound = whole_pass(&store).await;
+    assert_eq!((sound.damaged, sound.unreadable), (0, 0), "{sound:?}");
+    let usage = store.usage();
+    assert_eq!(sound.verified, usage.shards.live.count + usage.blocks.live.count);
+    assert_eq!(sound.verified_bytes, usage.shards.live.bytes + usage.blocks.live.bytes);
+    assert!(store.metrics().read.bytes - read >= sound.verified_bytes, "from the disk");
+    // The writer adds a record now and then; those of the pass were there when it began.
+    assert!(sound.records > sound.verified && sound.records <= usage.records, "{sound:?}");
+    store.close().await.expect("an orderly stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_sort_of_damage_is_found_told_and_remembered() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path();
+    let kept = filled(path).await;
+    // A payload, a hash tree, a manifest, a commit's meta, a record's header, a segment's header.
+    let all = records(path);
+    let of = |shard: ShardId| {
+        let is_it = |found: &&FoundRecord| {
+            found.header.kind == Kind::Shard && found.header.id == *shard.as_bytes()
+        };
+        all.iter().find(is_it).expect("it was put")
+    };
+    let shards: Vec<_> = kept.iter().map(|object| object.groups[0].shards[0].1).collect();
+    let payload = of(shards[0]);
+    let start = payload.header.shape.payload_start(payload.at.offset);
+    flip(&segment(path, payload.at.segment), payload.at.offset + start + 5, 3);
+    let tree = of(shards[4]);
+    assert!(tree.header.shape.outboard_len > 0, "long enough for a tree");
+    let tree_at = tree.at.offset + 96 + u64::from(tree.header.shape.meta_len) + 7;
+    flip(&segment(path, tree.at.segment), tree_at, 1);
+    let root = all.iter().find(|found| found.header.id == *kept[1].cid.as_bytes()).expect("a root");
+    let start = root.header.shape.payload_start(root.at.offset);
+    flip(&segment(path, root.at.segment), root.at.offset + start, 0);
+    let commits: Vec<_> =
+        all.iter().filter(|found| matches!(found.body, Body::Commit(_))).collect();
+    flip(&segment(path, commits[3].at.segment), commits[3].at.offset + 100, 2);
+    flip(&segment(path, commits[5].at.segment), commits[5].at.offset + 30, 2);
+    flip(&segment(path, 1), 4096 + 20, 2);
+
+    let store = open(settings(path)).await.expect("damage keeps no node down");
+    let mut damage = store.damage();
+    let found = whole_pass(&store).await;
+    assert_eq!((found.damaged, found.unreadable), (6, 0), "{found:?}");
+    assert_eq!(store.metrics().quarantined, 3);
+    let mut told = Vec::new();
+    while let Ok(thing) = damage.try_recv() {
+        told.push(thing);
+    }
+    told.sort_unstable();
+    let mut expected =
+        vec![Thing::Shard(shards[0]), Thing::Shard(shards[4]), Thing::Block(kept[1].cid)];
+    expected.sort_unstable();
+    assert_eq!(told, expected);
+    store.close().await.expect("an orderly stop");
+
+    // The next start knows it without another pass.
+    let store = open(settings(path)).await.expect("damage keeps no node down");
+    until("it is remembered", &store, |store| store.metrics().quarantined == 3).await;
+    assert_eq!(store.scrub_status(), found, "looking again is no pass");
+    // Put again it is whole; what is damaged and dead is no damage any more.
+    let (slot, _, bytes) = &kept[0].groups[0].shards[0];
+    let upload = Terms::pin(20, 20).upload;
+    put_shard(&store, &Client::new(1), upload, *slot, bytes).await.expect("there is room");
+    assert_eq!(whole_pass(&store).await.damaged, 5);
+    store.close().await.expect("an orderly stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_flipped_bit_is_served_and_none_that_matters_is_missed() {
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let kept = filled(directory.path()).await;
+    let names: Vec<_> = records(directory.path()).iter().map(|found| found.at.segment).collect();
+    let (mut seen, mut harmless) = (0, 0);
+    for _ in 0..40 {
+        let copy = tempfile::tempdir().expect("a temporary directory");
+        for entry in fs::read_dir(directory.path()).expect("it is there").flatten() {
+            if entry.path().is_file() {
+                fs::copy(entry.path(), copy.path().join(entry.file_name())).expect("there is room");
+            }
+        }
+        let file = segment(copy.path(), names[random.random_range(..names.len())]);
+        let at = random.random_range(..fs::metadata(&file).expect("it is there").len());
+        flip(&file, at, random.random_range(..8));
+        let context = format!("seed {seed}, {} byte {at}", file.display());
+
+        let store = open(settings(copy.path())).await.expect("damage keeps no node down");
+        let found = whole_pass(&store).await.damaged;
+        let mut missing = 0;
+        for (_, shard, bytes) in kept.iter().flat_map(|it| &it.groups).flat_map(|it| &it.shards) {
+            match store.shard(*shard).await {
+                Ok(read) => assert_eq!(read.bytes, bytes, "{context}"),
+                Err(_) => missing += 1,
+            }
+        }
+        for object in &kept {
+            for group in 0..2 {
+                missing += u32::from(store.group(object.cid, group).await.is_err());
+            }
+        }
+        // What a bit has cost was found; what was found need not have cost anything by now.
+        assert!(missing == 0 || found > 0, "{context}: {missing} things are missing");
+        if found > 0 {
+            seen += 1
+        } else {
+            harmless += 1
+        }
+        store.close().await.expect("an orderly stop");
+    }
+    assert!(seen > 10 && harmless > 0, "{seen} seen, {harmless} in padding and what is dead");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrub_keeps_its_pace_pauses_and_goes_on_where_it_was() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path();
+    filled(path).await;
+    let store = open(settings(path)).await.expect("a whole store");
+    let whole = whole_pass(&store).await;
+    store.close().await.expect("an orderly stop");
+
+    // A day's work at this pace: what is read in the meantime is a record or two.
+    let slow = StoreConfig { scrub_bytes_per_sec: 10, ..settings(path) };
+    let store = open(slow.clone()).await.expect("a whole store");
+    store.scrub(ScrubCommand::Start);
+    let begun = scrubbed(&store, |status| status.records > 0).await;
+    assert_eq!(begun.state, ScrubState::Running);
+    assert_eq!(store.scrub(ScrubCommand::Pause).state, ScrubState::Paused);
+    let paused = store.scrub_status();
+    assert!(paused.records < whole.records, "{paused:?}");
+    store.close().await.expect("closing does not wait for the pace");
+
+    let store = open(settings(path)).await.expect("a whole store");
+    assert_eq!(store.scrub_status(), paused, "paused is paused");
+    assert_eq!(store.scrub(ScrubCommand::Resume).state, ScrubState::Running);
+    let ended = scrubbed(&store, |status| status.passes == whole.passes + 1).await;
+    let counts = |status: &ScrubStatus| (status.verified, status.verified_bytes, status.damaged);
+    assert_eq!(counts(&ended), counts(&whole), "each record once");
+    // Each start and stop adds a few.
+    assert!((whole.records..whole.records * 2).contains(&ended.records), "{ended:?}");
+    assert_eq!(ended.state, ScrubState::Waiting);
+    store.close().await.expect("an orderly stop");
+
+    let often = StoreConfig { scrub_interval_secs: 1, ..settings(path) };
+    let store = open(often).await.expect("a whole store");
+    let due = scrubbed(&store, |status| status.passes >= ended.passes + 2).await;
+    assert!(due.started_secs > ended.started_secs, "by the running time: {due:?}");
+    store.close().await.expect("an orderly stop");
+}
