@@ -365,7 +365,7 @@ impl Recovered {
 pub struct Recovery<'a> {
     /// The data directory.
     pub disk: Arc<dyn Disk>,
-    /// Whose it must be; `None` accepts any (tools).
+    /// Whose it must be; `None` accepts any and removes no segment (tools).
     pub node: Option<NodeId>,
     /// Its index.
     pub index: &'a dyn IndexSource,
@@ -381,14 +381,17 @@ impl Recovery<'_> {
     /// does not even open when empty.
     pub fn run(self) -> Result<Recovered, StoreError> {
         let segments = Arc::new(Segments::new(Arc::clone(&self.disk)));
-        let mut layout = Layout::read(&segments)?;
+        let layout = Layout::read(&segments)?;
         if let Some(node) = self.node {
             layout.check_owner(node)?;
         }
         for (number, error) in &layout.bad {
             tracing::error!(segment = number, %error, "going on without this segment");
         }
-        self.remove_unborn(&mut layout)?;
+        // Tools remove nothing, and nobody does where something is to be found out first.
+        if self.node.is_some() && layout.bad.is_empty() {
+            self.remove_unborn(&layout)?;
+        }
         self.sync_newest(&layout)?;
         let (index, mut rebuilt) = self.open_index(&layout)?;
         if index.mark().sequence == 0 && !layout.spans.is_empty() {
@@ -414,10 +417,10 @@ impl Recovery<'_> {
         Ok(recovered)
     }
 
-    fn remove_unborn(&self, layout: &mut Layout) -> Result<(), StoreError> {
+    fn remove_unborn(&self, layout: &Layout) -> Result<(), StoreError> {
         let failed = |error| StoreError::io("remove an unused segment", error);
-        for number in std::mem::take(&mut layout.unborn) {
-            self.disk.remove(&file_name(number)).map_err(failed)?;
+        for number in &layout.unborn {
+            self.disk.remove(&file_name(*number)).map_err(failed)?;
             self.disk.sync_dir().map_err(failed)?;
         }
         Ok(())

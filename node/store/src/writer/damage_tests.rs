@@ -84,6 +84,30 @@ fn a_segment_that_is_restored_counts_again() {
 }
 
 #[test]
+fn no_segment_goes_while_another_is_unreadable() {
+    let mut lab = Lab::new(5);
+    lab.run(&[shard(1, 0)]);
+    lab.restart(false, IndexFate::Kept);
+    lab.run(&[shard(2, 1)]);
+    lab.run(&[Action::Release { client: 0, lease: LeaseId::from_bytes([1; 16]) }]);
+    lab.tick(1);
+    let job = lab.writer.reclaim().expect("a sound disk");
+    assert!(matches!(job, Some(ReclaimJob::Unlink { through: 1 })), "{job:?}");
+    // The power goes after the log's word and before the deed.
+    lab.restart(true, IndexFate::Kept);
+    lab.perform(&[shard(3, 2)]);
+    assert_eq!(lab.segment_files(), 3);
+    lab.flip_headers(3);
+    lab.restart_damaged(IndexFate::Kept);
+    wait(&mut lab);
+    assert!(lab.disk.content("0000000001.seg").is_some());
+    lab.flip_headers(3);
+    lab.restart_damaged(IndexFate::Kept);
+    wait(&mut lab);
+    assert!(lab.disk.content("0000000001.seg").is_none());
+}
+
+#[test]
 fn a_hole_in_a_segment_whose_successor_is_lost_is_no_torn_end() {
     let mut lab = Lab::with_config(3, StoreConfig { segment_bytes_max: 29_000, ..config() });
     lab.run(&[shard(1, 0), shard(2, 1)]);

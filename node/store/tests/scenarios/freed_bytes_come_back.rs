@@ -156,3 +156,34 @@ async fn only_a_node_removes_what_the_log_calls_gone() {
     assert_readable(&store, &large(2)).await;
     store.close().await.expect("an orderly stop");
 }
+
+#[tokio::test]
+async fn only_a_node_removes_a_segment_that_was_never_used() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path();
+    let small = StoreConfig { segment_bytes_max: 1 << 20, ..without_trash(path) };
+    let store = open(small.clone()).await.expect("a new store");
+    put(&store, &Client::new(1), &large(1), Terms::pin(1, 1)).await.expect("put");
+    store.close().await.expect("an orderly stop");
+    // As a crash before its header was written leaves it.
+    let unused = path.join("0000000099.seg");
+    fs::write(&unused, []).expect("a segment");
+
+    stats(path).expect("at rest");
+    dump_map(path, Source::Index, false).expect("at rest");
+    assert!(fsck(path).expect("a check").is_clean());
+    rebuild_index(path).expect("at rest");
+    assert!(unused.exists(), "tools change no segment");
+
+    let first = path.join("0000000001.seg");
+    let whole = fs::read(&first).expect("a segment");
+    fs::write(&first, [vec![0; 8192], whole[8192..].to_vec()].concat()).expect("writable");
+    let store = open(small.clone()).await.expect("the same store");
+    store.close().await.expect("an orderly stop");
+    assert!(unused.exists(), "nothing is tidied up where something is damaged");
+    fs::write(&first, whole).expect("writable");
+    let store = open(small).await.expect("the same store");
+    assert!(!unused.exists());
+    assert_readable(&store, &large(1)).await;
+    store.close().await.expect("an orderly stop");
+}
