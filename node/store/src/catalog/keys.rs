@@ -211,6 +211,11 @@ pub fn queue_evicted(object: Cid, group: u32) -> Vec<u8> {
     key(QUEUE, &[&[QUEUE_EVICTED], object.as_bytes(), &group.to_be_bytes()])
 }
 
+/// Dead records of a segment whose blocks can be given back.
+pub fn queue_punches(segment: u32) -> Vec<u8> {
+    key(QUEUE, &[&[QUEUE_PUNCH], &segment.to_be_bytes()])
+}
+
 /// A dead record whose blocks can be given back.
 pub fn queue_punch(at: Position) -> Vec<u8> {
     key(QUEUE, &[&[QUEUE_PUNCH], &at.segment.to_be_bytes(), &at.offset.to_be_bytes()])

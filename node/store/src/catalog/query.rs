@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Questions to the map.
 
+use std::collections::BTreeSet;
+
 use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot, UploadId};
 
 use super::entries::{
@@ -291,13 +293,24 @@ impl<K: KvRead + ?Sized> Catalog<'_, K> {
         pairs.iter().map(parse).collect()
     }
 
-    /// Dead records with blocks that can be given back, in order of place.
-    pub fn punchable(&self, limit: usize) -> Result<Vec<(Position, DeadRecord)>, IndexError> {
+    /// Dead records with blocks that can be given back, in order of place, but for some segments.
+    pub fn punchable(
+        &self,
+        limit: usize,
+        without: &BTreeSet<u32>,
+    ) -> Result<Vec<(Position, DeadRecord)>, IndexError> {
         let mut found = Vec::new();
-        for (key, _) in self.under(&[keys::QUEUE, keys::QUEUE_PUNCH], limit)? {
-            let at = KeyParts::after(&key, 2).position().ok_or_else(|| malformed(&key))?;
-            let record = self.dead_record(at)?.ok_or_else(|| malformed(&key))?;
-            found.push((at, record));
+        let mut start = vec![keys::QUEUE, keys::QUEUE_PUNCH];
+        let end = prefix_end(&start);
+        let left_out = without.iter().map(|number| keys::queue_punches(*number));
+        let left_out = left_out.map(|prefix| (prefix.clone(), prefix_end(&prefix)));
+        for (end, next) in left_out.chain([(end.clone(), end)]) {
+            for (key, _) in self.0.range(&start, &end, limit - found.len())? {
+                let at = KeyParts::after(&key, 2).position().ok_or_else(|| malformed(&key))?;
+                let record = self.dead_record(at)?.ok_or_else(|| malformed(&key))?;
+                found.push((at, record));
+            }
+            start = next;
         }
         Ok(found)
     }

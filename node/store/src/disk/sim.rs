@@ -29,6 +29,8 @@ pub enum Fault {
     Capacity(u64),
     /// Holes cannot be punched on this file system.
     NoHoles,
+    /// Holes in this file fail with an I/O error.
+    Holes(&'static str),
     /// The power goes before this write or sync (counted together): nothing works any more.
     PowerOff(u64),
 }
@@ -296,7 +298,7 @@ impl State {
         match fault {
             Fault::NoSpaceFrom(first) => self.write_count >= first,
             Fault::Capacity(bytes) => self.stored_bytes() >= bytes,
-            Fault::Sync(_) | Fault::Write(_) | Fault::NoHoles | Fault::PowerOff(_) => false,
+            _ => false,
         }
     }
 
@@ -323,7 +325,7 @@ impl State {
     }
 
     /// Counts a hole as a write that is never short of space.
-    fn admit_punch(&mut self) -> io::Result<()> {
+    fn admit_punch(&mut self, inode: usize) -> io::Result<()> {
         if self.is_off() {
             return Err(io::Error::other("the power is off"));
         }
@@ -332,7 +334,11 @@ impl State {
         }
         let ordinal = self.write_count;
         self.write_count += 1;
-        let broken = self.faults.contains(&Fault::Write(ordinal));
+        let broken = self.faults.iter().any(|fault| match fault {
+            Fault::Write(broken) => *broken == ordinal,
+            Fault::Holes(name) => self.names.get(*name) == Some(&inode),
+            _ => false,
+        });
         if broken { Err(io::Error::other("simulated punch failure")) } else { Ok(()) }
     }
 
@@ -345,7 +351,7 @@ impl State {
         let full = self.faults.iter().any(|fault| match *fault {
             Fault::NoSpaceFrom(first) => ordinal >= first,
             Fault::Capacity(bytes) => self.stored_bytes() + wanted as u64 > bytes,
-            Fault::Sync(_) | Fault::Write(_) | Fault::NoHoles | Fault::PowerOff(_) => false,
+            _ => false,
         });
         let broken = self.faults.contains(&Fault::Write(ordinal));
         self.write_count += 1;
@@ -393,7 +399,7 @@ impl DiskFile for SimFile {
     /// A write of zeros that needs no room, torn and lost like any other.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         let mut state = self.state.lock();
-        state.admit_punch()?;
+        state.admit_punch(self.inode)?;
         let size = |bytes: u64| usize::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput);
         let (offset, len) = (size(offset)?, size(len)?);
         let inode = &mut state.files[self.inode];

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Random lives with every kind of end. A failure prints its seed, which replays it.
 
+use std::collections::BTreeSet;
+
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use supernode_protocol::ids::{LeaseId, UploadId};
 
+use super::ReclaimJob;
 use super::harness::{Action, IndexFate, LARGE, Lab, config};
 use crate::config::{Durability, StoreConfig};
 use crate::disk::Fault;
@@ -123,19 +126,67 @@ fn without_holes_freed_bytes_stay_counted_until_their_segment_goes() {
     lab.restart(true, IndexFate::Lost);
 }
 
+/// All of a test fits into one segment, unless it restarts.
+fn roomy() -> StoreConfig {
+    StoreConfig { segment_bytes_max: 4 << 20, ..config() }
+}
+
+/// Puts all large shards under an upload and ends it: dead records in the newest segment.
+fn die(lab: &mut Lab, upload: u8) {
+    let lease = LeaseId::from_bytes([upload; 16]);
+    let upload = UploadId::from_bytes([upload; 16]);
+    let put = |shard| Action::PutShard { client: 0, upload, object: LARGE, group: 0, shard };
+    lab.run(&[put(0), put(1), put(2), Action::Release { client: 0, lease }]);
+    lab.tick(0);
+}
+
+fn returned(lab: &Lab, segment: u32) -> u64 {
+    lab.reader.catalog().segment(segment).expect("a sound index").returned
+}
+
 #[test]
-fn a_hole_that_failed_is_tried_again_later() {
-    let mut lab = unsynced_life(2);
-    lab.writer.sync().expect("a sound disk");
-    let (_, writes) = lab.disk.counts();
-    // The fence is one write, the first hole the next.
-    lab.inject(Fault::Write(writes + 1));
+fn a_segment_that_takes_no_holes_keeps_none_from_the_others() {
+    let mut lab = Lab::with_config(2, roomy());
+    let upload = UploadId::from_bytes([9; 16]);
+    // What lives keeps the first segment, and more is dead in it than one slice holds.
+    lab.run(&[Action::PutShard { client: 0, upload, object: 0, group: 0, shard: 0 }]);
+    (0..90).for_each(|_| die(&mut lab, 1));
+    lab.restart(false, IndexFate::Kept);
+    die(&mut lab, 1);
+    lab.inject(Fault::Holes("0000000001.seg"));
+    lab.reclaim(8);
+    assert_eq!(returned(&lab, 1), 0);
+    assert!(returned(&lab, 2) > 0);
+    assert_eq!(lab.punched, 2, "each was tried once");
+    lab.tick(100);
     lab.reclaim(4);
-    assert_eq!(lab.punched, 1, "and then a pause");
-    lab.tick(61);
+    assert_eq!(lab.punched, 2, "the first is left alone");
+    lab.restart(false, IndexFate::Kept);
     lab.reclaim(4);
-    assert_eq!(lab.punched, 2);
-    let returned = lab.reader.catalog().segment(1).expect("a sound index").returned;
-    assert!(returned >= 8192, "{returned}");
+    assert!(returned(&lab, 1) > 0, "a start tries again");
+    let left = lab.reader.catalog().punchable(1, &BTreeSet::new()).expect("a sound index");
+    assert_eq!(left, []);
     lab.compare();
+}
+
+#[test]
+fn holes_do_not_wait_for_a_file_that_cannot_be_removed() {
+    let mut lab = Lab::with_config(3, roomy());
+    die(&mut lab, 1);
+    lab.restart(false, IndexFate::Kept);
+    die(&mut lab, 2);
+    let job = lab.writer.reclaim().expect("a sound disk").expect("something to do");
+    assert_eq!(job, ReclaimJob::Unlink { through: 1 });
+    lab.inject(Fault::Sync(lab.disk.counts().0));
+    let done = job.run(lab.reader.segments());
+    lab.writer.reclaimed(done).expect("a sound disk");
+    let job = lab.writer.reclaim().expect("a sound disk").expect("something to do");
+    assert!(matches!(job, ReclaimJob::Punch(_)), "{job:?}");
+    let done = job.run(lab.reader.segments());
+    lab.writer.reclaimed(done).expect("a sound disk");
+    assert!(returned(&lab, 2) > 0);
+    assert_eq!(lab.writer.reclaim().expect("a sound disk"), None, "a minute's pause");
+    lab.writer.advance(lab.model.now + 60);
+    let job = lab.writer.reclaim().expect("a sound disk");
+    assert_eq!(job, Some(ReclaimJob::Unlink { through: 1 }));
 }

@@ -13,14 +13,17 @@
 //! - A segment's end is said before it is done, and one file at a time, each removal durable before
 //!   the next: what is left is always the last part of the log.
 //! - Both come in slices, and a slice is run beside the writer, which meanwhile writes on.
+//! - What one file refuses keeps nothing from the others: a segment that takes no hole is left alone
+//!   until the next start, and holes do not wait for a file that cannot be removed.
 //! - Nothing is given back while records are missing from the log or from the map that was built
 //!   from it: what looks unwanted may be kept by one of those.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
 use super::{Planned, Writer};
-use crate::catalog::{Catalog, IndexError};
+use crate::catalog::{Catalog, DeadRecord, IndexError};
 use crate::error::StoreError;
 use crate::metrics::bump;
 use crate::record::{Body, Payload, Position, Reclaim};
@@ -33,7 +36,7 @@ const PUNCH_BYTES_MAX: u64 = 1 << 30;
 const CLEAR_RECORDS_MAX: usize = 1024;
 /// Records that one slice writes about segments that go.
 const RETIRE_RECORDS_MAX: usize = 16;
-/// After a failure nothing is tried for this long.
+/// After a failure no file is removed for this long.
 const PAUSE_SECS: u64 = 60;
 
 /// A part of a file that becomes a hole.
@@ -66,7 +69,10 @@ pub struct Reclaimed {
     /// Records whose hole is durable, and its bytes.
     punched: Vec<Position>,
     punched_bytes: u64,
+    /// Segments that took no hole, and why.
+    refused: Vec<(u32, io::Error)>,
     unlinked: u64,
+    /// Why not all files were removed.
     failure: Option<io::Error>,
 }
 
@@ -77,11 +83,13 @@ pub(super) struct Reclaiming {
     is_busy: bool,
     /// The file system makes holes.
     can_punch: bool,
+    /// Segments that took no hole.
+    unpunchable: BTreeSet<u32>,
     /// All records are there to say what is wanted.
     pub(super) is_whole: bool,
     /// Files up to this segment are gone; a start looks again, for a crash may have left some.
     unlinked_through: u32,
-    not_before_secs: u64,
+    unlink_not_before_secs: u64,
 }
 
 impl ReclaimJob {
@@ -91,24 +99,34 @@ impl ReclaimJob {
             job: self.clone(),
             punched: Vec::new(),
             punched_bytes: 0,
+            refused: Vec::new(),
             unlinked: 0,
             failure: None,
         };
-        let outcome = match self {
-            Self::Punch(holes) => holes
-                .chunk_by(|a, b| a.at.segment == b.at.segment)
-                .try_for_each(|holes| punch(segments, holes, &mut done)),
-            Self::Unlink { through } => unlink(segments, through, &mut done.unlinked),
-        };
-        done.failure = outcome.err();
+        match self {
+            Self::Punch(holes) => {
+                for holes in holes.chunk_by(|a, b| a.at.segment == b.at.segment) {
+                    let segment = holes[0].at.segment;
+                    let refused = punch(segments, segment, holes, &mut done).err();
+                    done.refused.extend(refused.map(|error| (segment, error)));
+                }
+            }
+            Self::Unlink { through } => {
+                done.failure = unlink(segments, through, &mut done.unlinked).err();
+            }
+        }
         done
     }
 }
 
 /// Makes holes in one segment and makes them durable.
-fn punch(segments: &Segments, holes: &[Hole], done: &mut Reclaimed) -> io::Result<()> {
-    let Some(first) = holes.first() else { return Ok(()) };
-    let file = segments.disk().open(&file_name(first.at.segment), true)?;
+fn punch(
+    segments: &Segments,
+    segment: u32,
+    holes: &[Hole],
+    done: &mut Reclaimed,
+) -> io::Result<()> {
+    let file = segments.disk().open(&file_name(segment), true)?;
     holes.iter().try_for_each(|hole| file.punch(hole.start, hole.len))?;
     file.sync_data()?;
     done.punched.extend(holes.iter().map(|hole| hole.at));
@@ -133,8 +151,14 @@ fn unlink(segments: &Segments, through: u32, removed: &mut u64) -> io::Result<()
 
 impl Reclaiming {
     pub(super) fn new(is_whole: bool) -> Self {
-        let (is_busy, can_punch) = (false, true);
-        Self { is_busy, can_punch, is_whole, unlinked_through: 0, not_before_secs: 0 }
+        Self {
+            is_busy: false,
+            can_punch: true,
+            unpunchable: BTreeSet::new(),
+            is_whole,
+            unlinked_through: 0,
+            unlink_not_before_secs: 0,
+        }
     }
 }
 
@@ -146,7 +170,7 @@ impl Writer {
     /// When a record about it cannot be written, or the index cannot be read.
     pub fn reclaim(&mut self) -> Result<Option<ReclaimJob>, StoreError> {
         let state = &self.reclaiming;
-        let may = state.is_whole && !state.is_busy && self.now >= state.not_before_secs;
+        let may = state.is_whole && !state.is_busy;
         if !may || self.overlay.is_lagging() || !self.has_reclaimable()? {
             return Ok(None);
         }
@@ -172,8 +196,12 @@ impl Writer {
     pub fn reclaimed(&mut self, done: Reclaimed) -> Result<(), StoreError> {
         self.reclaiming.is_busy = false;
         bump(&self.counters.reclaimed_segments, done.unlinked);
+        for (segment, error) in &done.refused {
+            self.leave_alone(*segment, error);
+        }
         if let Some(error) = &done.failure {
-            self.pause(error);
+            self.reclaiming.unlink_not_before_secs = self.now + PAUSE_SECS;
+            tracing::error!(%error, pause_secs = PAUSE_SECS, "an old segment was not removed");
         } else if let ReclaimJob::Unlink { through } = done.job {
             self.reclaiming.unlinked_through = through;
         }
@@ -186,27 +214,35 @@ impl Writer {
         Ok(())
     }
 
-    fn pause(&mut self, error: &io::Error) {
-        if error.kind() == io::ErrorKind::Unsupported {
-            self.reclaiming.can_punch = false;
+    fn leave_alone(&mut self, segment: u32, error: &io::Error) {
+        if error.kind() != io::ErrorKind::Unsupported {
+            tracing::error!(segment, %error, "it takes no holes; it is tried again at the next start");
+            self.reclaiming.unpunchable.insert(segment);
+        } else if std::mem::take(&mut self.reclaiming.can_punch) {
             tracing::warn!(
                 "this file system makes no holes: freed bytes come back with whole segments only"
             );
-        } else {
-            self.reclaiming.not_before_secs = self.now + PAUSE_SECS;
-            tracing::error!(%error, pause_secs = PAUSE_SECS, "freed bytes were not given back");
         }
     }
 
+    /// Dead records of which holes can be made.
+    fn holes(&self, limit: usize) -> Result<Vec<(Position, DeadRecord)>, IndexError> {
+        if !self.reclaiming.can_punch {
+            return Ok(Vec::new());
+        }
+        Catalog(&self.overlay.stage()).punchable(limit, &self.reclaiming.unpunchable)
+    }
+
     fn has_reclaimable(&self) -> Result<bool, IndexError> {
-        let view = self.overlay.stage();
-        let holes = self.reclaiming.can_punch && !Catalog(&view).punchable(1)?.is_empty();
-        Ok(holes || self.unlinkable()?.is_some() || self.retirement()?.is_some())
+        let holes = self.holes(1)?;
+        Ok(!holes.is_empty() || self.unlinkable()?.is_some() || self.retirement()?.is_some())
     }
 
     fn unlinkable(&self) -> Result<Option<u32>, IndexError> {
         let through = Catalog(&self.overlay.stage()).gone_through()?;
-        Ok((through > self.reclaiming.unlinked_through).then_some(through))
+        let state = &self.reclaiming;
+        let is_due = self.now >= state.unlink_not_before_secs;
+        Ok((is_due && through > state.unlinked_through).then_some(through))
     }
 
     /// The next record on the way out of the oldest segment, if nothing keeps it.
@@ -225,12 +261,9 @@ impl Writer {
     }
 
     fn punchable(&mut self) -> Result<Option<ReclaimJob>, StoreError> {
-        if !self.reclaiming.can_punch {
-            return Ok(None);
-        }
         let mut holes = Vec::new();
         let mut bytes = 0;
-        for (at, record) in Catalog(&self.overlay.stage()).punchable(PUNCH_RECORDS_MAX)? {
+        for (at, record) in self.holes(PUNCH_RECORDS_MAX)? {
             if let Some((start, len)) = record.hole(at.offset)
                 && bytes < PUNCH_BYTES_MAX
             {
