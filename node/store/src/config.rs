@@ -10,7 +10,7 @@ use supernode_protocol::limits::SHARD_BYTES_MAX;
 use crate::disk::Io;
 use crate::error::StoreError;
 
-/// What an acknowledgement of a put promises.
+/// What an acknowledgement of a put promises. What the chain says of deals is on disk in every mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Durability {

@@ -10,13 +10,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use supernode_protocol::ids::{Cid, ShardId};
+use supernode_protocol::ids::{Cid, LeaseId, ShardId};
+use supernode_protocol::lease::Expiry;
 use supernode_protocol::placement::PlacementRecord;
 use supernode_protocol::signed::Signed;
 use supernode_protocol::tree;
 use supernode_protocol::wire::ByteRange;
 
-use crate::catalog::{Catalog, GroupEntry, Kept, State, Thing};
+use crate::catalog::{Catalog, GroupEntry, IndexError, Kept, State, Thing};
 use crate::error::StoreError;
 use crate::index::Overlay;
 use crate::metrics::{Counters, bump};
@@ -96,6 +97,17 @@ impl Reader {
     /// Questions to the map as readers see it.
     pub fn catalog(&self) -> Catalog<'_, Overlay> {
         Catalog(&self.overlay)
+    }
+
+    /// Whether it is on disk that a deal lease ends at a height by the chain's word.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn is_settled_at(&self, lease: LeaseId, height: u64) -> Result<bool, IndexError> {
+        let state = Catalog(&self.overlay.durable()).lease(lease)?;
+        Ok(state.is_some_and(|state| {
+            state.is_settled() && state.expiry == Expiry::FinalisedHeight(height)
+        }))
     }
 
     /// Place of a shard that is to be served.

@@ -16,6 +16,8 @@
 //!   records that need no room get a last try on their own, so that a full disk can be emptied.
 //! - In the relaxed modes a batch is answered after the write (`relaxed`) or before it (`async`);
 //!   its records stay in memory until their sync, so that they can be written again all the same.
+//! - What the chain says of deals is answered after its sync in every mode, a refusal as well:
+//!   whoever follows the chain goes on from the answer and does not come back.
 
 use std::io;
 use std::sync::Arc;
@@ -62,6 +64,13 @@ pub type EventSink = Box<dyn FnMut(Event) + Send>;
 /// Where an operation's outcome goes.
 pub type Answer = Box<dyn FnOnce(Result<Done, StoreError>) + Send>;
 
+/// Who waits for an operation.
+struct Waiter {
+    answer: Answer,
+    /// Whether only what is on disk may be told, whatever the durability setting says.
+    wants_disk: bool,
+}
+
 /// What a plan comes to: one record.
 #[derive(Debug)]
 struct Planned {
@@ -74,7 +83,7 @@ struct Planned {
 struct Pending {
     draft: Draft,
     at: Position,
-    answer: Option<Answer>,
+    waiter: Option<Waiter>,
     done: Done,
     events: Vec<Event>,
 }
@@ -177,10 +186,11 @@ impl Writer {
     pub fn run(&mut self, batch: impl IntoIterator<Item = (Op, Answer)>) {
         self.look_at_space();
         for (op, answer) in batch {
+            let waiter = Waiter { answer, wants_disk: op.is_the_chains_word() };
             match self.plan(op) {
                 // Who is refused has the error as an answer.
-                Ok(planned) => drop(self.submit(planned, Some(answer))),
-                Err(error) => answer(Err(error)),
+                Ok(planned) => drop(self.submit(planned, Some(waiter))),
+                Err(error) => self.refuse_plan(waiter, error),
             }
         }
         self.finish_batch();
@@ -287,8 +297,15 @@ impl Writer {
         Ok(due)
     }
 
+    /// Tells a waiter that its operation cannot be. It may be a record of which only memory knows
+    /// that rules it out.
+    fn refuse_plan(&mut self, waiter: Waiter, error: StoreError) {
+        let synced = if waiter.wants_disk { self.sync() } else { Ok(()) };
+        (waiter.answer)(Err(synced.err().unwrap_or(error)));
+    }
+
     /// Gives a planned record its place and applies it. A refusal goes to waiter and caller.
-    fn submit(&mut self, planned: Planned, answer: Option<Answer>) -> Result<(), StoreError> {
+    fn submit(&mut self, planned: Planned, waiter: Option<Waiter>) -> Result<(), StoreError> {
         let Planned { id, body, payload } = planned;
         let (sequence, running_secs) = (self.sequence_next, self.now);
         let durable = self.mark.sequence;
@@ -299,10 +316,10 @@ impl Writer {
                 self.sequence_next += 1;
                 self.planned_bytes += record_len;
                 self.pending_bytes += record_len;
-                self.pending.push(Pending { draft, at, answer, done, events });
+                self.pending.push(Pending { draft, at, waiter, done, events });
             }
             Err(error) => {
-                if let Some(answer) = answer {
+                if let Some(Waiter { answer, .. }) = waiter {
                     answer(Err(error.clone()));
                 }
                 return Err(error);
@@ -370,18 +387,20 @@ impl Writer {
         }
         let durability = self.config.durability;
         if durability == Durability::Async {
-            self.answer_all();
+            self.answer(|waiter| !waiter.wants_disk);
         }
         // Records of the relaxed modes wait in memory for their sync; not too many of them.
         let much = self.pending_bytes >= self.config.batch_bytes_max;
-        let outcome = if durability.waits_for_sync() || much {
+        let mut waiters = self.pending.iter().filter_map(|pending| pending.waiter.as_ref());
+        let wanted = waiters.any(|waiter| waiter.wants_disk);
+        let outcome = if durability.waits_for_sync() || much || wanted {
             self.sync()
         } else {
             self.write().or_else(|error| self.write_again(&error))
         };
         // Who was refused has the error as an answer. Without one, it was logged.
         if outcome.is_ok() && durability == Durability::Relaxed {
-            self.answer_all();
+            self.answer(|_| true);
         }
     }
 
@@ -420,13 +439,13 @@ impl Writer {
         };
         self.recorded_secs = self.mark.running_secs;
         self.overlay.publish(self.mark);
-        self.answer_all();
+        self.answer(|_| true);
         self.forget_pending();
         Ok(())
     }
 
     /// Tells listeners and waiters, in this order: who has an answer finds everything as it says.
-    fn answer_all(&mut self) {
+    fn answer(&mut self, may_know: impl Fn(&Waiter) -> bool) {
         for pending in &mut self.pending {
             pending.events.drain(..).for_each(&mut self.on_event);
         }
@@ -434,8 +453,8 @@ impl Writer {
             *self.counters.usage.lock() = usage;
         }
         for pending in &mut self.pending {
-            if let Some(answer) = pending.answer.take() {
-                answer(Ok(pending.done));
+            if let Some(waiter) = pending.waiter.take_if(|waiter| may_know(waiter)) {
+                (waiter.answer)(Ok(pending.done));
             }
         }
     }
@@ -511,12 +530,12 @@ fn needs_room(pending: &Pending) -> bool {
 
 fn refuse(refused: Vec<Pending>, error: &StoreError) {
     let count = refused.len();
-    let answers: Vec<_> = refused.into_iter().filter_map(|pending| pending.answer).collect();
-    let own = count - answers.len();
+    let waiters: Vec<_> = refused.into_iter().filter_map(|pending| pending.waiter).collect();
+    let own = count - waiters.len();
     if own > 0 {
         tracing::error!(records = own, %error, "what was due could not be written");
     }
-    answers.into_iter().for_each(|answer| answer(Err(error.clone())));
+    waiters.into_iter().for_each(|waiter| (waiter.answer)(Err(error.clone())));
 }
 
 impl Planned {

@@ -110,6 +110,11 @@ impl Overlay {
         self.index.write().take();
     }
 
+    /// The map without what is not durable yet, also in the relaxed modes.
+    pub fn durable(&self) -> Durable<'_> {
+        Durable(self)
+    }
+
     /// The writer's view, to which one record's changes are staged.
     pub fn stage(&self) -> Staged<'_> {
         Staged { overlay: self, changes: Changes::new() }
@@ -251,6 +256,19 @@ impl KvRead for Overlay {
 
     fn range(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Pairs, IndexError> {
         self.range_layered(start, end, limit, self.relaxed)
+    }
+}
+
+/// What is on disk.
+pub struct Durable<'o>(&'o Overlay);
+
+impl KvRead for Durable<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        self.0.layered(key, false)
+    }
+
+    fn range(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Pairs, IndexError> {
+        self.0.range_layered(start, end, limit, false)
     }
 }
 

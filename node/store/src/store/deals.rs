@@ -2,7 +2,8 @@
 //! What follows the chain: deal leases, and proofs of what they cover.
 //!
 //! Whoever calls these has read finalised blocks and keeps the rules for it (the buffer against
-//! reorganisations, the word of other endpoints). The store does what it is told, at once.
+//! reorganisations, the word of other endpoints). The store does what it is told, at once, and says
+//! so when it is on disk, whatever the durability setting: nobody will tell it again.
 
 use bytes::Bytes;
 use supernode_protocol::ids::{Cid, LeaseId, ShardId, Slot};
@@ -83,14 +84,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::LeaseNotFound`], also for a lease that is no deal's.
     pub async fn move_deal(&self, lease: LeaseId, height: u64) -> Result<bool, StoreError> {
-        let said = self
-            .blocking(move |reader| {
-                let state = reader.catalog().lease(lease)?;
-                Ok(state.is_some_and(|state| {
-                    state.is_settled() && state.expiry == Expiry::FinalisedHeight(height)
-                }))
-            })
-            .await?;
+        let said = self.blocking(move |reader| Ok(reader.is_settled_at(lease, height)?)).await?;
         if !said {
             self.perform(Op::MoveDeal { lease, height }).await?;
         }

@@ -3,15 +3,17 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use supernode_protocol::ids::{LeaseId, UploadId};
+use supernode_protocol::lease::{Expiry, LeaseKind};
 
-use super::Planned;
 use super::harness::{Action, IndexFate, LARGE, Lab, World, config};
+use super::{Answer, Done, Op, Planned};
 use crate::config::{Durability, StoreConfig};
 use crate::disk::Fault;
 use crate::error::StoreError;
 use crate::index::PENDING_ENTRIES_MAX;
-use crate::record::Freed;
+use crate::record::{Freed, LeaseChange};
 use crate::sample::Terms;
 
 /// Two objects, a release, a renewal and what time brings, in small batches.
@@ -210,6 +212,88 @@ fn relaxed_modes_answer_early_and_lose_at_most_what_they_say() {
             lost += u32::from(lab.model.sequence_next < all);
         }
         assert!(lost > 5, "{durability:?}: {lost} of 40 crashes lost something");
+    }
+}
+
+const MODES: [Durability; 4] =
+    [Durability::Batched, Durability::Strict, Durability::Relaxed, Durability::Async];
+const DEAL: LeaseId = LeaseId::from_bytes([21; 16]);
+
+/// A group under a deal lease that ends at height 100, on disk.
+fn under_a_deal(seed: u64, durability: Durability) -> Lab {
+    let mut lab = Lab::with_config(seed, StoreConfig { durability, ..config() });
+    let (kind, expiry) = (LeaseKind::Deal, Expiry::FinalisedHeight(100));
+    let terms = Terms { lease: DEAL, kind, expiry, ..Terms::pin(1, 0) };
+    let put = lab.world.whole_group(0, 0, 0, terms);
+    lab.perform(&put);
+    lab.writer.sync().expect("a sound disk");
+    assert_eq!(end_of_deal(&lab), Some(100));
+    lab
+}
+
+fn end_of_deal(lab: &Lab) -> Option<u64> {
+    let deal = lab.reader.catalog().deal(DEAL).expect("a sound index");
+    deal.map(|deal| deal.height)
+}
+
+/// Outcomes of a batch; every operation is answered by its end.
+fn tell(lab: &mut Lab, ops: Vec<Op>) -> Vec<Result<Done, StoreError>> {
+    let outcomes = Arc::new(Mutex::new(Vec::new()));
+    let count = ops.len();
+    let batch = ops.into_iter().map(|op| {
+        let outcomes = Arc::clone(&outcomes);
+        let answer: Answer = Box::new(move |outcome| outcomes.lock().push(outcome));
+        (op, answer)
+    });
+    lab.writer.run(batch.collect::<Vec<_>>());
+    let outcomes = std::mem::take(&mut *outcomes.lock());
+    assert_eq!(outcomes.len(), count);
+    outcomes
+}
+
+#[test]
+fn the_chains_word_is_on_disk_before_its_answer_in_every_mode() {
+    let moves = || vec![Op::MoveDeal { lease: DEAL, height: 50 }];
+    let ends = || vec![Op::EndDeal { lease: DEAL }];
+    for (seed, durability) in (0..40).flat_map(|seed| MODES.map(|mode| (seed, mode))) {
+        for (ops, end) in [(moves(), Some(50)), (ends(), None)] {
+            let mut lab = under_a_deal(seed, durability);
+            let outcomes = tell(&mut lab, ops);
+            assert!(outcomes.iter().all(Result::is_ok), "{durability:?}: {outcomes:?}");
+            lab.restart_without_model();
+            assert_eq!(end_of_deal(&lab), end, "seed {seed}, {durability:?}");
+        }
+    }
+}
+
+#[test]
+fn a_sync_that_fails_refuses_the_chains_word_in_every_mode() {
+    for durability in MODES {
+        let twice = vec![Op::EndDeal { lease: DEAL }, Op::EndDeal { lease: DEAL }];
+        for ops in [vec![Op::MoveDeal { lease: DEAL, height: 50 }], twice] {
+            let mut lab = under_a_deal(1, durability);
+            let (syncs, writes) = lab.disk.counts();
+            lab.inject(Fault::PowerOff(syncs + writes + 1));
+            for outcome in tell(&mut lab, ops) {
+                // That the first has ended it already is not on disk either.
+                let unsaid = matches!(outcome, Err(StoreError::Io { .. }));
+                assert!(unsaid, "{durability:?}: {outcome:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_word_of_the_chain_counts_as_said_when_it_is_on_disk() {
+    for durability in MODES {
+        let mut lab = under_a_deal(1, durability);
+        let expiry = Expiry::FinalisedHeight(50);
+        let planned = Planned::lease(DEAL.as_bytes(), LeaseChange::Renew { lease: DEAL, expiry });
+        lab.writer.submit(planned, None).expect("room");
+        assert!(!lab.reader.is_settled_at(DEAL, 50).expect("a sound index"), "{durability:?}");
+        lab.writer.sync().expect("a sound disk");
+        assert!(lab.reader.is_settled_at(DEAL, 50).expect("a sound index"), "{durability:?}");
+        assert!(!lab.reader.is_settled_at(DEAL, 51).expect("a sound index"), "{durability:?}");
     }
 }
 

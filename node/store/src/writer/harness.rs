@@ -420,6 +420,14 @@ impl Lab {
         self.compare();
     }
 
+    /// Restarts after a power cut; the model knows nothing of what was done.
+    pub fn restart_without_model(&mut self) {
+        self.disk = self.disk.crash();
+        self.index = Arc::default();
+        self.outstanding = None;
+        self.boot();
+    }
+
     /// Restarts on a disk that lacks what the model knows of.
     pub fn restart_damaged(&mut self, fate: IndexFate) {
         self.writer.close().expect("a sound disk");

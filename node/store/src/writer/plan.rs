@@ -116,6 +116,11 @@ impl Op {
             _ => 0,
         }
     }
+
+    /// Whether it repeats to the store what the chain has said, which nobody will say again.
+    pub(super) fn is_the_chains_word(&self) -> bool {
+        matches!(self, Self::MoveDeal { .. } | Self::EndDeal { .. })
+    }
 }
 
 impl Writer {
