@@ -130,10 +130,8 @@ impl supernode_audit::Keeper for StoreKeeper {
 }
 
 fn held(deal: DealLease) -> Held {
-    let DealLease { lease, height, groups, slots, bytes, .. } = deal;
-    let mut objects: Vec<Cid> = groups.into_iter().map(|(object, _)| object).collect();
-    objects.dedup();
-    Held { lease, height, objects, slots, bytes }
+    let DealLease { lease, height, object, slots, bytes, .. } = deal;
+    Held { lease, height, objects: object.into_iter().collect(), slots, bytes }
 }
 
 fn failed(operation: &'static str) -> impl Fn(StoreError) -> KeeperError {

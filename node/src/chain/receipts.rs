@@ -60,7 +60,7 @@ impl Notary {
             DealState::Reserved(it) => {
                 let here = store.deal(lease).await.map_err(told_of)?;
                 if let Some(here) = here.filter(|here| here.owner == caller) {
-                    if here.groups.iter().any(|(object, _)| *object != commit.object) {
+                    if here.object.is_some_and(|object| object != commit.object) {
                         store.end_deal(lease).await.map_err(told_of)?;
                     } else if here.bytes > it.bytes {
                         let bytes = it.bytes;

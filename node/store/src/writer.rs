@@ -557,6 +557,8 @@ mod crash_tests;
 #[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
+mod deal_tests;
+#[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
 mod harness;

@@ -137,7 +137,7 @@ impl Setup {
     async fn covered(&self, deal: DealId) -> Vec<Cid> {
         let lease = lease_of(&self.notary.chain.genesis(), deal);
         let here = self.store.deal(lease).await.expect("the store answers");
-        here.map_or(Vec::new(), |here| here.groups.iter().map(|(object, _)| *object).collect())
+        here.and_then(|here| here.object).into_iter().collect()
     }
 }
 

@@ -10,8 +10,8 @@ use super::entries::{GroupEntry, Kept, State, UploadEntry, encode};
 use super::query::PAGE;
 use super::usage::Usage;
 use super::{
-    Body, Catalog, Entry, Event, Freed, GroupEvent, HeldGroup, IndexError, Kv, LeaseChange, Thing,
-    keys,
+    Body, Catalog, Entry, Event, Freed, GroupEvent, HeldGroup, IndexError, Kv, LeaseChange, Tally,
+    Thing, keys,
 };
 use crate::record::{CommitBody, Holder, Placed, Span, cid_of, shard_of};
 
@@ -316,14 +316,9 @@ impl<K: Kv> Change<'_, K> {
         let here = self.entry.at.segment;
         let begun = upload.map_or(here, |upload| upload.begun.min(here));
         let mut group = self.join_group(body, begun)?;
-        let added = match upload.as_mut() {
-            Some(upload) => self.adopt_slots(body, upload, &mut group)?,
-            None => 0,
-        };
-        for lease in self.query().leases_of_group(object, number)? {
-            if let Some(state) = self.query().lease(lease)? {
-                self.usage.leases_of_kind_mut(state.kind).bytes += added;
-            }
+        if let Some(upload) = upload.as_mut() {
+            let added = self.adopt_slots(body, upload, &mut group)?;
+            self.grow_leases(object, number, added)?;
         }
         if let Some(mut upload) = upload {
             self.drop_block(commit.upload, &mut upload, object)?;
@@ -386,17 +381,17 @@ impl<K: Kv> Change<'_, K> {
         Ok(group)
     }
 
-    /// Moves the upload's slots of this group to the group; returns the bytes that are new to it.
+    /// Moves the upload's slots of this group to the group; returns those that are new to it.
     fn adopt_slots(
         &mut self,
         body: &CommitBody,
         upload: &mut UploadEntry,
         group: &mut GroupEntry,
-    ) -> Result<u64, IndexError> {
+    ) -> Result<Tally, IndexError> {
         let commit = &body.commit;
         let first = commit.stripe_first;
         let slots = self.query().upload_slots(commit.upload, first, commit.stripe_count)?;
-        let mut added = 0;
+        let mut added = Tally::default();
         for (slot, shard) in slots {
             let key = keys::group_slot(commit.object, commit.group, slot);
             if self.kv.get(&key)?.is_none() {
@@ -407,7 +402,7 @@ impl<K: Kv> Change<'_, K> {
                 group.slot_count += 1;
                 group.slot_bytes += len;
                 self.usage.live_slots += 1;
-                added += len;
+                added.add(len);
             } else {
                 self.unplace(upload, shard)?;
             }

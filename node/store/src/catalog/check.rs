@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use supernode_protocol::ids::ShardId;
+use supernode_protocol::ids::{LeaseId, ShardId};
 use supernode_protocol::lease::LeaseKind;
 
 use super::dump::visit;
@@ -12,7 +12,7 @@ use super::entries::{
 };
 use super::keys::{self, KeyParts};
 use super::query::{group_of, thing_of};
-use super::usage::Usage;
+use super::usage::{Tally, Usage};
 use super::{Catalog, IndexError, KvRead, Thing};
 
 /// Live and trash references of a shard or block.
@@ -28,11 +28,12 @@ pub fn check<K: KvRead + ?Sized>(kv: &K) -> Result<Vec<String>, IndexError> {
         usage: Usage::default(),
         references: References::new(),
         anchors: BTreeMap::new(),
+        covered: BTreeMap::new(),
     };
     walk.uploads()?;
     walk.groups()?;
-    walk.leases()?;
-    let mut differences = walk.things()?;
+    let mut differences = walk.leases()?;
+    differences.extend(walk.things()?);
     walk.tombstones()?;
     let stated = Catalog(kv).usage()?;
     walk.dead()?;
@@ -49,6 +50,8 @@ struct Walk<'k, K: ?Sized> {
     references: References,
     /// What lives, by the segment it was begun in.
     anchors: BTreeMap<u32, u64>,
+    /// Groups that each lease covers, and their slots.
+    covered: BTreeMap<LeaseId, (u32, Tally)>,
 }
 
 impl<K: KvRead + ?Sized> Walk<'_, K> {
@@ -122,19 +125,35 @@ impl<K: KvRead + ?Sized> Walk<'_, K> {
                 if let Some(state) = Catalog(self.kv).lease(lease)? {
                     self.usage.leases_of_kind_mut(state.kind).bytes += bytes;
                 }
+                let (groups, slots) = self.covered.entry(lease).or_default();
+                *groups += 1;
+                slots.count += count;
+                slots.bytes += bytes;
             }
         }
         Ok(())
     }
 
-    fn leases(&mut self) -> Result<(), IndexError> {
+    /// Compares what leases say they cover with the groups counted.
+    fn leases(&mut self) -> Result<Vec<String>, IndexError> {
+        let mut differences = Vec::new();
         let (usage, anchors) = (&mut self.usage, &mut self.anchors);
+        let mut covered = std::mem::take(&mut self.covered);
         visit(self.kv, keys::LEASE, |key, value| {
             let state: LeaseState = decode(key, value)?;
+            let lease = KeyParts::after(key, 1).lease().ok_or_else(|| malformed(key))?;
             *anchors.entry(state.begun).or_default() += 1;
             usage.leases_of_kind_mut(state.kind).count += 1;
+            let counted = covered.remove(&lease).unwrap_or_default();
+            let stated = (state.group_count, state.slots);
+            if counted != stated {
+                differences.push(format!("lease {lease} covers {counted:?}, not {stated:?}"));
+            }
             Ok(())
-        })
+        })?;
+        let lost = covered.keys().map(|lease| format!("lease {lease} covers groups and is gone"));
+        differences.extend(lost);
+        Ok(differences)
     }
 
     /// Compares what is kept with the references counted, and tallies it.

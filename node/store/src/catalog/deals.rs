@@ -11,9 +11,6 @@ use super::keys::{self, KeyParts, prefix_end};
 use super::query::PAGE;
 use super::{Catalog, IndexError, KvRead, Thing};
 
-/// Groups that a listed deal lease names at most; its figures cover all of them.
-const LISTED_GROUPS_MAX: usize = 1024;
-
 /// A deal lease and what it covers here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DealLease {
@@ -25,9 +22,9 @@ pub struct DealLease {
     pub height: u64,
     /// Whether that height is the chain's word; before, it is the writer's.
     pub settled: bool,
-    /// Objects and groups it covers, in order: the first 1024 of them.
-    pub groups: Vec<(Cid, u32)>,
-    /// All groups it covers.
+    /// The object it covers; a deal pays for one.
+    pub object: Option<Cid>,
+    /// Groups of it.
     pub group_count: u32,
     /// Slots that are here of them.
     pub slots: u64,
@@ -121,25 +118,17 @@ impl<K: KvRead + ?Sized> Catalog<'_, K> {
         let state = self.lease(lease)?.filter(|state| state.kind == LeaseKind::Deal);
         let Some(state) = state else { return Ok(None) };
         let Expiry::FinalisedHeight(height) = state.expiry else { return Ok(None) };
-        let (owner, settled, group_count) = (state.owner, state.is_settled(), state.group_count);
-        let (groups, slots, bytes) = (Vec::new(), 0, 0);
-        let mut deal =
-            DealLease { lease, owner, height, settled, groups, group_count, slots, bytes };
-        let mut after = None;
-        loop {
-            let page = self.lease_groups(lease, after, PAGE)?;
-            let Some(last) = page.last() else { return Ok(Some(deal)) };
-            after = Some(*last);
-            for (object, group) in page {
-                if let Some(entry) = self.group(object, group)? {
-                    deal.slots += u64::from(entry.slot_count);
-                    deal.bytes += entry.slot_bytes;
-                }
-                if deal.groups.len() < LISTED_GROUPS_MAX {
-                    deal.groups.push((object, group));
-                }
-            }
-        }
+        let first = self.lease_groups(lease, None, 1)?.pop();
+        Ok(Some(DealLease {
+            lease,
+            owner: state.owner,
+            height,
+            settled: state.is_settled(),
+            object: first.map(|(object, _)| object),
+            group_count: state.group_count,
+            slots: state.slots.count,
+            bytes: state.slots.bytes,
+        }))
     }
 
     /// What is here of one slot of an object that a lease covers.

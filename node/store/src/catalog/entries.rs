@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use supernode_protocol::ids::{Cid, NodeId};
 use supernode_protocol::lease::{Expiry, LeaseKind};
 
-use super::{IndexError, Thing};
+use super::{IndexError, Tally, Thing};
 use crate::record::{PAYLOAD_ALIGN, Position};
 
 /// Whether bytes are wanted, and how much longer.
@@ -114,6 +114,8 @@ pub struct LeaseState {
     pub created_secs: u64,
     /// Groups it covers here.
     pub group_count: u32,
+    /// Their slots that are here, and the bytes of these.
+    pub slots: Tally,
     /// Whether its end was moved since. Of a deal lease only the chain moves it.
     pub moved: bool,
     /// The segment of the commit that opened it.

@@ -39,7 +39,7 @@ async fn deals_are_listed_due_moved_and_ended_by_height() {
     let deals = store.deals(None, 10).await.expect("index");
     assert_eq!(deals.len(), 2, "a pin is no deal");
     assert_eq!((deals[0].lease, deals[0].height, deals[0].settled), (late.lease, 500, false));
-    assert_eq!(deals[0].groups, [(first.cid, 0), (first.cid, 1)]);
+    assert_eq!(deals[0].object, Some(first.cid));
     assert_eq!((deals[0].slots, deals[0].bytes, deals[0].group_count), (18, 18 * 320, 2));
     assert_eq!(store.deals(Some(late.lease), 10).await.expect("index")[0].lease, early.lease);
     assert_eq!(due(&store, 89).await, []);

@@ -8,7 +8,7 @@ use supernode_protocol::lease::{Expiry, LeaseKind, LeaseTerms};
 use super::Change;
 use crate::catalog::entries::{GroupEntry, LeaseState, encode};
 use crate::catalog::query::PAGE;
-use crate::catalog::{Event, GroupEvent, HeldGroup, IndexError, Kv, keys};
+use crate::catalog::{Event, GroupEvent, HeldGroup, IndexError, Kv, Tally, keys};
 
 impl<K: Kv> Change<'_, K> {
     pub(super) fn cover(
@@ -34,9 +34,28 @@ impl<K: Kv> Change<'_, K> {
             self.kv.put(keys::lease_group(id, object, number), Vec::new());
             group.lease_count += 1;
             lease.group_count += 1;
+            lease.slots.count += u64::from(group.slot_count);
+            lease.slots.bytes += group.slot_bytes;
             self.usage.leases_of_kind_mut(lease.kind).bytes += group.slot_bytes;
         }
         self.kv.put(keys::lease(id), encode(&lease));
+        Ok(())
+    }
+
+    /// Adds slots that are new in a group to the leases that cover it already.
+    pub(super) fn grow_leases(
+        &mut self,
+        object: Cid,
+        number: u32,
+        added: Tally,
+    ) -> Result<(), IndexError> {
+        for id in self.query().leases_of_group(object, number)? {
+            let Some(mut lease) = self.query().lease(id)? else { continue };
+            lease.slots.count += added.count;
+            lease.slots.bytes += added.bytes;
+            self.usage.leases_of_kind_mut(lease.kind).bytes += added.bytes;
+            self.kv.put(keys::lease(id), encode(&lease));
+        }
         Ok(())
     }
 
@@ -54,8 +73,8 @@ impl<K: Kv> Change<'_, K> {
         let LeaseTerms { owner, kind, .. } = *terms;
         let begun = self.entry.at.segment;
         self.anchor(begun)?;
-        let (group_count, moved) = (0, false);
-        Ok(LeaseState { owner, kind, expiry, created_secs, group_count, moved, begun })
+        let (group_count, slots, moved) = (0, Tally::default(), false);
+        Ok(LeaseState { owner, kind, expiry, created_secs, group_count, slots, moved, begun })
     }
 
     fn requeue(&mut self, lease: LeaseId, old: Expiry, new: Expiry) {

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{META_KEY, SledIndex, SledOptions, seal};
+use super::{META_KEY, Meta, SledIndex, SledOptions, seal, unseal};
 use crate::catalog::KvRead;
 use crate::index::{Changes, Index, Mark};
 
@@ -45,16 +45,27 @@ fn what_was_written_is_there_with_its_mark() {
     assert_eq!(index.range(&[0], &[9], 10).expect("sound").len(), 2, "the figures are no entry");
 }
 
+/// Makes the database one of the format before this.
+fn age(db: &sled::Db) {
+    let stored = db.get(META_KEY).expect("sound").expect("figures");
+    let figures = unseal(META_KEY, &stored).expect("their checksum holds");
+    let mut meta: Meta = postcard::from_bytes(figures).expect("figures");
+    meta.format -= 1;
+    let figures = postcard::to_allocvec(&meta).expect("plain figures have an encoding");
+    db.insert(META_KEY, seal(META_KEY, &figures)).expect("sound");
+}
+
 #[test]
 fn an_entry_that_is_lost_stale_foreign_or_damaged_is_noticed() {
     type Change = fn(&sled::Db);
-    let changes: [(&str, Change, &str); 6] = [
+    let changes: [(&str, Change, &str); 7] = [
         ("lost", |db| drop(db.remove([2]).expect("sound")), "content"),
         ("stale", |db| drop(db.insert([1], seal(&[1], b"a")).expect("sound")), "content"),
         ("come back", |db| drop(db.insert([3], seal(&[3], b"c")).expect("sound")), "content"),
         ("damaged", |db| drop(db.insert([2], b"b1234".to_vec()).expect("sound")), "checksum"),
         ("moved", |db| drop(db.insert([2], seal(&[9], b"b")).expect("sound")), "checksum"),
         ("without figures", |db| drop(db.remove(META_KEY).expect("sound")), "meta"),
+        ("of an older format", age, "format"),
     ];
     for (what, change, reason) in changes {
         let directory = tempfile::tempdir().expect("a temporary directory");
