@@ -33,6 +33,8 @@ mod query;
 mod usage;
 
 pub use self::apply::apply;
+#[cfg(test)]
+pub(crate) use self::check::DERIVED;
 pub use self::check::check;
 pub use self::deals::{DealLease, DealSlot};
 pub use self::dump::dump_lines;

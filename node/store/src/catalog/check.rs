@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Counting again, by walking, what is otherwise kept up with each change.
+//! Counting again, by walking, what is otherwise kept up with each change; and deriving again the
+//! keys that only say in another order what others say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use supernode_protocol::ids::{LeaseId, ShardId};
-use supernode_protocol::lease::LeaseKind;
+use supernode_protocol::lease::{Expiry, LeaseKind};
 
 use super::dump::visit;
 use super::entries::{
-    DeadRecord, GroupEntry, Kept, LeaseState, SegmentEntry, UploadEntry, decode, malformed,
+    DeadRecord, GroupEntry, Kept, LeaseState, SegmentEntry, State, UploadEntry, decode, malformed,
 };
 use super::keys::{self, KeyParts};
 use super::query::{group_of, thing_of};
@@ -18,7 +19,10 @@ use super::{Catalog, IndexError, KvRead, Thing};
 /// Live and trash references of a shard or block.
 type References = BTreeMap<Thing, (u32, u32)>;
 
-/// Compares references and figures with a full walk; each difference is a sentence.
+/// Keys that follow from others: queues, and second ways to leases and what they cover.
+pub(crate) const DERIVED: [u8; 4] = [keys::QUEUE, keys::DEAL, keys::OWNER, keys::LEASE_GROUP];
+
+/// Compares references, figures and derived keys with a full walk; each difference is a sentence.
 ///
 /// # Errors
 /// When the map cannot be read.
@@ -29,15 +33,17 @@ pub fn check<K: KvRead + ?Sized>(kv: &K) -> Result<Vec<String>, IndexError> {
         references: References::new(),
         anchors: BTreeMap::new(),
         covered: BTreeMap::new(),
+        derived: BTreeSet::new(),
     };
     walk.uploads()?;
-    walk.groups()?;
-    let mut differences = walk.leases()?;
+    let mut differences = walk.groups()?;
+    differences.extend(walk.leases()?);
     differences.extend(walk.things()?);
     walk.tombstones()?;
     let stated = Catalog(kv).usage()?;
     walk.dead()?;
     differences.extend(walk.segments()?);
+    differences.extend(walk.derived()?);
     if walk.usage != stated {
         differences.push(format!("figures say {stated:?}, a walk counts {:?}", walk.usage));
     }
@@ -52,6 +58,8 @@ struct Walk<'k, K: ?Sized> {
     anchors: BTreeMap<u32, u64>,
     /// Groups that each lease covers, and their slots.
     covered: BTreeMap<LeaseId, (u32, Tally)>,
+    /// Keys that must be there because of others.
+    derived: BTreeSet<Vec<u8>>,
 }
 
 impl<K: KvRead + ?Sized> Walk<'_, K> {
@@ -82,10 +90,12 @@ impl<K: KvRead + ?Sized> Walk<'_, K> {
             Ok(())
         })?;
         blocks.into_iter().for_each(|cid| self.refer(Thing::Block(cid), true));
-        let (mut count, anchors) = (0, &mut self.anchors);
+        let (mut count, anchors, derived) = (0, &mut self.anchors, &mut self.derived);
         visit(self.kv, keys::UPLOAD, |key, value| {
             count += 1;
             let upload = decode::<UploadEntry>(key, value)?;
+            let id = KeyParts::after(key, 1).upload().ok_or_else(|| malformed(key))?;
+            derived.insert(keys::queue_upload(upload.queued_secs, id));
             *anchors.entry(upload.begun).or_default() += 1;
             Ok(())
         })?;
@@ -94,7 +104,9 @@ impl<K: KvRead + ?Sized> Walk<'_, K> {
         Ok(())
     }
 
-    fn groups(&mut self) -> Result<(), IndexError> {
+    /// Compares what groups say of themselves with their slots and leases.
+    fn groups(&mut self) -> Result<Vec<String>, IndexError> {
+        let mut differences = Vec::new();
         let mut groups = Vec::new();
         visit(self.kv, keys::GROUP, |key, value| {
             groups.push((group_of(key, 1)?, decode::<GroupEntry>(key, value)?));
@@ -121,7 +133,25 @@ impl<K: KvRead + ?Sized> Walk<'_, K> {
             if let Some(page) = group.page {
                 self.refer(Thing::Block(page), is_live);
             }
-            for lease in Catalog(self.kv).leases_of_group(object, number)? {
+            self.derived.extend(group.trashed_secs.map(|secs| {
+                if group.evicted {
+                    keys::queue_evicted(object, number)
+                } else {
+                    keys::queue_trash(secs, object, number)
+                }
+            }));
+            let leases = Catalog(self.kv).leases_of_group(object, number)?;
+            let counted = (leases.len() as u64, count, bytes);
+            let stated =
+                (u64::from(group.lease_count), u64::from(group.slot_count), group.slot_bytes);
+            if counted != stated || leases.is_empty() == is_live {
+                differences.push(format!(
+                    "group {number} of {object}, live: {is_live}, has leases, slots and bytes \
+                     {counted:?}, not {stated:?}"
+                ));
+            }
+            for lease in leases {
+                self.derived.insert(keys::lease_group(lease, object, number));
                 if let Some(state) = Catalog(self.kv).lease(lease)? {
                     self.usage.leases_of_kind_mut(state.kind).bytes += bytes;
                 }
@@ -131,19 +161,26 @@ impl<K: KvRead + ?Sized> Walk<'_, K> {
                 slots.bytes += bytes;
             }
         }
-        Ok(())
+        Ok(differences)
     }
 
     /// Compares what leases say they cover with the groups counted.
     fn leases(&mut self) -> Result<Vec<String>, IndexError> {
         let mut differences = Vec::new();
-        let (usage, anchors) = (&mut self.usage, &mut self.anchors);
+        let (usage, anchors, derived) = (&mut self.usage, &mut self.anchors, &mut self.derived);
         let mut covered = std::mem::take(&mut self.covered);
         visit(self.kv, keys::LEASE, |key, value| {
             let state: LeaseState = decode(key, value)?;
             let lease = KeyParts::after(key, 1).lease().ok_or_else(|| malformed(key))?;
             *anchors.entry(state.begun).or_default() += 1;
             usage.leases_of_kind_mut(state.kind).count += 1;
+            derived.insert(keys::owner_lease(state.owner, lease));
+            derived.extend((state.kind == LeaseKind::Deal).then(|| keys::deal(lease)));
+            derived.extend(match state.expiry {
+                Expiry::RunningSeconds(secs) => Some(keys::queue_lease(secs, lease)),
+                Expiry::FinalisedHeight(height) => Some(keys::queue_deal(height, lease)),
+                Expiry::Never => None,
+            });
             let counted = covered.remove(&lease).unwrap_or_default();
             let stated = (state.group_count, state.slots);
             if counted != stated {
@@ -161,11 +198,13 @@ impl<K: KvRead + ?Sized> Walk<'_, K> {
         let mut differences = Vec::new();
         let mut references = std::mem::take(&mut self.references);
         for prefix in [keys::SHARD, keys::BLOCK] {
-            let (usage, anchors) = (&mut self.usage, &mut self.anchors);
+            let (usage, anchors, derived) = (&mut self.usage, &mut self.anchors, &mut self.derived);
             visit(self.kv, prefix, |key, value| {
                 let thing = thing_of(key, 0).ok_or_else(|| malformed(key))?;
                 let kept: Kept = decode(key, value)?;
                 *anchors.entry(kept.begun).or_default() += 1;
+                let is_dead = kept.state() == State::Dead;
+                derived.extend(is_dead.then(|| keys::queue_dead(thing)));
                 let counted = references.remove(&thing).unwrap_or_default();
                 if counted != (kept.live, kept.trash) {
                     let stated = (kept.live, kept.trash);
@@ -187,7 +226,7 @@ impl<K: KvRead + ?Sized> Walk<'_, K> {
 
     /// Adds what is left of dead records.
     fn dead(&mut self) -> Result<(), IndexError> {
-        let usage = &mut self.usage;
+        let (usage, derived) = (&mut self.usage, &mut self.derived);
         visit(self.kv, keys::DEAD, |key, value| {
             let at = KeyParts::after(key, 1).position().ok_or_else(|| malformed(key))?;
             let record: DeadRecord = decode(key, value)?;
@@ -195,6 +234,8 @@ impl<K: KvRead + ?Sized> Walk<'_, K> {
                 Thing::Shard(_) => &mut usage.shards.dead,
                 Thing::Block(_) => &mut usage.blocks.dead,
             };
+            let can_shrink = !record.punched && record.hole(at.offset).is_some();
+            derived.extend(can_shrink.then(|| keys::queue_punch(at)));
             match record.dead_bytes(at.offset) {
                 0 => {}
                 bytes => dead.add(bytes),
@@ -221,6 +262,22 @@ impl<K: KvRead + ?Sized> Walk<'_, K> {
         })?;
         let lost = anchors.keys().map(|number| format!("segment {number} is needed and gone"));
         differences.extend(lost);
+        Ok(differences)
+    }
+
+    /// Compares the keys that follow from others with those that are there.
+    fn derived(&mut self) -> Result<Vec<String>, IndexError> {
+        let mut differences = Vec::new();
+        let mut derived = std::mem::take(&mut self.derived);
+        for prefix in DERIVED {
+            visit(self.kv, prefix, |key, _| {
+                if !derived.remove(key) {
+                    differences.push(format!("nothing accounts for {}", key.escape_ascii()));
+                }
+                Ok(())
+            })?;
+        }
+        differences.extend(derived.iter().map(|key| format!("{} is missing", key.escape_ascii())));
         Ok(differences)
     }
 

@@ -6,23 +6,26 @@ use std::collections::BTreeSet;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use supernode_protocol::ids::{LeaseId, UploadId};
+use supernode_protocol::lease::{Expiry, LeaseKind};
 
 use super::ReclaimJob;
-use super::harness::{Action, IndexFate, LARGE, Lab, config};
+use super::harness::{Action, HEIGHT_MAX, IndexFate, LARGE, Lab, config};
+use crate::catalog::{DERIVED, KvRead, check, keys};
 use crate::config::{Durability, StoreConfig};
 use crate::disk::Fault;
+use crate::index::MapKv;
 use crate::sample::Terms;
 
 /// Lives that the test goes through, and events in each.
-const LIVES: u64 = 250;
+const LIVES: u64 = 300;
 const EVENTS: u32 = 50;
 
 fn fate(random: &mut ChaCha8Rng) -> IndexFate {
     [IndexFate::Kept, IndexFate::Lost, IndexFate::Older][random.random_range(0..3)]
 }
 
-/// Returns how many holes were made and how many segments removed.
-fn live(seed: u64) -> (usize, usize) {
+/// A random life; counts what came of it.
+fn live(seed: u64, counts: &mut Counts) -> Lab {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut lab = Lab::new(seed);
     for _ in 0..EVENTS {
@@ -32,7 +35,7 @@ fn live(seed: u64) -> (usize, usize) {
             let (syncs, writes) = lab.disk.counts();
             lab.inject(Fault::PowerOff(syncs + writes + random.random_range(0..6)));
         }
-        match random.random_range(0..10) {
+        match random.random_range(0..11) {
             0..7 => {
                 let actions = lab.world.random(&mut random);
                 let batch = random.random_range(1..6);
@@ -48,6 +51,11 @@ fn live(seed: u64) -> (usize, usize) {
                     lab.reclaim(random.random_range(0..8));
                 }
             }
+            9 => {
+                let (height, page) =
+                    (random.random_range(0..HEIGHT_MAX), random.random_range(1..4));
+                counts.due += lab.look_up_deals(height, page);
+            }
             _ => lab.flush_index(),
         }
         if cut {
@@ -59,17 +67,64 @@ fn live(seed: u64) -> (usize, usize) {
         }
     }
     lab.compare();
-    (lab.punched, lab.unlinked)
+    counts.punched += lab.punched;
+    counts.unlinked += lab.unlinked;
+    lab
+}
+
+/// What lives came to.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Slices of holes.
+    punched: usize,
+    /// Segments removed.
+    unlinked: usize,
+    /// Deals found by their end.
+    due: usize,
 }
 
 #[test]
 fn whatever_happens_acknowledged_is_kept_and_the_rest_is_whole_or_absent() {
-    let (mut punched, mut unlinked) = (0, 0);
+    let mut counts = Counts::default();
     for seed in 0..LIVES {
-        let (holes, segments) = live(seed);
-        (punched, unlinked) = (punched + holes, unlinked + segments);
+        live(seed, &mut counts);
     }
-    assert!(punched > 100 && unlinked > 100, "{punched} slices, {unlinked} segments: too dull");
+    let Counts { punched, unlinked, due } = counts;
+    assert!(punched > 100 && unlinked > 100 && due > 100, "too dull: {counts:?}");
+}
+
+#[test]
+fn a_check_notices_each_derived_key_that_is_lost_or_there_for_nothing() {
+    let mut seen = BTreeSet::new();
+    for seed in 0..6 {
+        let mut lab = live(seed, &mut Counts::default());
+        let cache = Terms { kind: LeaseKind::Cache, expiry: Expiry::Never, ..Terms::pin(8, 18) };
+        let (upload, lease) = (UploadId::from_bytes([9; 16]), LeaseId::from_bytes([9; 16]));
+        let put = |shard| Action::PutShard { client: 0, upload, object: LARGE, group: 0, shard };
+        // One is freed, and one is about to be.
+        lab.perform(&[put(0), Action::Release { client: 0, lease }]);
+        lab.writer.tick().expect("a sound disk");
+        lab.perform(&[put(1), Action::Release { client: 0, lease }]);
+        let evicted = lab.world.whole_group(0, 0, 0, cache);
+        lab.perform(&evicted);
+        lab.perform(&[Action::Release { client: 0, lease: cache.lease }]);
+        let pairs = lab.reader.overlay().range(&[0], &[255], usize::MAX).expect("a sound index");
+        let map = MapKv(pairs.into_iter().collect());
+        assert_eq!(check(&map).expect("a map in memory"), [""; 0], "seed {seed}");
+        for (key, value) in map.0.iter().filter(|(key, _)| DERIVED.contains(&key[0])) {
+            seen.insert(if key[0] == keys::QUEUE { key[..2].to_vec() } else { key[..1].to_vec() });
+            let (mut lacking, mut excessive) = (map.clone(), map.clone());
+            lacking.0.remove(key);
+            let mut other = key.clone();
+            other.last_mut().into_iter().for_each(|byte| *byte ^= 0x80);
+            excessive.0.insert(other, value.clone());
+            for wrong in [lacking, excessive] {
+                let noticed = check(&wrong).expect("a map in memory");
+                assert_eq!(noticed.len(), 1, "seed {seed}: {}: {noticed:?}", key.escape_ascii());
+            }
+        }
+    }
+    assert_eq!(seen.len(), 3 + 7, "some kind of key never came up: {seen:?}");
 }
 
 /// Shards that were put, abandoned and freed before any of it was durable.

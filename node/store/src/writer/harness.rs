@@ -9,14 +9,16 @@ use parking_lot::Mutex;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use supernode_protocol::ids::{Cid, LeaseId, UploadId};
-use supernode_protocol::lease::{Commit, Expiry};
+use supernode_protocol::lease::{Commit, Expiry, LeaseKind};
 use supernode_protocol::placement::PlacementRecord;
 use supernode_protocol::signed::Signed;
 
 use super::model::{Fact, Model, Numbered};
 use super::{CommitFacts, Done, Op, ReclaimJob, Reclaimed, Writer, WriterParts};
 use crate::buffer::FilledShard;
-use crate::catalog::{Catalog, KvRead, Thing, apply, check, dump_lines, keys, thing_of, visit};
+use crate::catalog::{
+    Catalog, DealLease, KvRead, Thing, apply, check, dump_lines, keys, thing_of, visit,
+};
 use crate::config::StoreConfig;
 use crate::disk::{Disk, Fault, SimDisk};
 use crate::error::StoreError;
@@ -30,6 +32,8 @@ use crate::segment::{FoundRecord, Segments, file_name};
 
 /// The object whose shards have whole disk blocks inside.
 pub const LARGE: usize = 3;
+/// Deals end below this height: few enough for some to end at the same.
+pub const HEIGHT_MAX: u64 = 40;
 
 /// Who and what there is.
 pub struct World {
@@ -47,6 +51,8 @@ pub enum Action {
     KeepSpan { object: usize, group: u32, len: usize },
     Renew { client: usize, lease: LeaseId, secs: u64 },
     Release { client: usize, lease: LeaseId },
+    MoveDeal { lease: LeaseId, height: u64 },
+    EndDeal { lease: LeaseId },
 }
 
 impl World {
@@ -124,6 +130,8 @@ impl World {
             Action::Release { client, lease } => {
                 Op::Release { caller: self.clients[client].id, lease }
             }
+            Action::MoveDeal { lease, height } => Op::MoveDeal { lease, height },
+            Action::EndDeal { lease } => Op::EndDeal { lease },
         }
     }
 
@@ -159,15 +167,23 @@ impl World {
         let client = random.random_range(0..self.clients.len());
         let object = random.random_range(0..self.objects.len());
         let group = random.random_range(0..self.objects[object].groups.len());
-        let terms = Terms {
-            expiry: Expiry::RunningSeconds(random.random_range(1..400)),
-            epoch: random.random_range(0..3),
-            ..Terms::pin(random.random_range(1..4), random.random_range(11..15))
+        let height = random.random_range(1..HEIGHT_MAX);
+        // Mostly a deal of this object; some ids are asked for as both kinds.
+        let deal = if random.random_bool(0.8) { object } else { random.random_range(0..4) };
+        let deal = LeaseId::from_bytes([14 + u8::try_from(deal).expect("few objects"); 16]);
+        let (kind, expiry, lease) = if random.random_bool(0.4) {
+            (LeaseKind::Deal, Expiry::FinalisedHeight(height), deal)
+        } else {
+            let secs = random.random_range(1..400);
+            let lease = LeaseId::from_bytes([random.random_range(11..15); 16]);
+            (LeaseKind::Pin, Expiry::RunningSeconds(secs), lease)
         };
-        let (upload, lease) = (terms.upload, terms.lease);
+        let epoch = random.random_range(0..3);
+        let upload = UploadId::from_bytes([random.random_range(1..4); 16]);
+        let terms = Terms { upload, lease, expiry, kind, epoch };
         let any =
             if random.random_bool(0.2) { LeaseId::from_bytes(*upload.as_bytes()) } else { lease };
-        match random.random_range(0..13) {
+        match random.random_range(0..16) {
             0..3 => self.whole_group(client, object, group, terms),
             3..6 => {
                 let shards = self.objects[object].groups[group].shards.len();
@@ -182,6 +198,8 @@ impl World {
                 vec![Action::KeepSpan { object, group, len: random.random_range(0..3000) }]
             }
             10 => vec![Action::Renew { client, lease, secs: random.random_range(1..400) }],
+            11..13 => vec![Action::MoveDeal { lease: deal, height }],
+            13 => vec![Action::EndDeal { lease: deal }],
             _ => vec![Action::Release { client, lease: any }],
         }
     }
@@ -534,12 +552,33 @@ impl Lab {
         let (all, expected): (Vec<_>, Vec<_>) =
             self.model.lines().into_iter().partition(is_tombstone);
         assert_eq!(lines, expected, "seed {}: store and model", self.seed);
+        let deals = self.reader.catalog().deals(None, usize::MAX).expect("a sound index");
+        assert_eq!(deals, self.model.deals(), "seed {}: deals", self.seed);
         let known = buried.iter().all(|line| all.contains(line));
         let catalog = self.reader.catalog();
         let gone = catalog.gone_through().expect("a sound index") > 0;
         let oldest = catalog.oldest_segment().expect("a sound index");
         let leaving = gone || oldest.is_some_and(|(_, segment)| segment.returned > 0);
         assert!(known && (leaving || buried == all), "seed {}: tombstones", self.seed);
+    }
+
+    /// Looks up, page by page, the deals that end at a height or before it. Returns how many.
+    pub fn look_up_deals(&self, height: u64, page: usize) -> usize {
+        let mut due: Vec<DealLease> = Vec::new();
+        loop {
+            let after = due.last().map(|deal| (deal.height, deal.lease));
+            let more = self.reader.catalog().deals_due(height, after, page);
+            let more = more.expect("a sound index");
+            if more.is_empty() {
+                break;
+            }
+            due.extend(more);
+        }
+        let mut expected = self.model.deals();
+        expected.retain(|deal| deal.height <= height);
+        expected.sort_by_key(|deal| (deal.height, deal.lease));
+        assert_eq!(due, expected, "seed {}: deals that end by {height}", self.seed);
+        due.len()
     }
 
     fn read_everything(&self) {

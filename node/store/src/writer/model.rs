@@ -10,7 +10,7 @@ use supernode_protocol::placement::{PlacementRecord, precedence};
 use supernode_protocol::signed::Signed;
 
 use super::harness::{Action, World};
-use crate::catalog::Thing;
+use crate::catalog::{DealLease, Thing};
 use crate::record::{Body, Freed, LeaseChange, Placed, cid_of, shard_of};
 use crate::sample;
 use crate::segment::FoundRecord;
@@ -38,7 +38,10 @@ struct Group {
 struct Lease {
     owner: NodeId,
     kind: LeaseKind,
-    end: u64,
+    /// Running seconds count from the node's first start.
+    end: Expiry,
+    /// The chain has moved it.
+    settled: bool,
 }
 
 /// What a record says, in the model's words.
@@ -51,7 +54,7 @@ pub enum Fact {
     Commit(Box<Commit>, u64),
     Placement(Box<Signed<PlacementRecord>>),
     Span(Cid, u32),
-    Renew(LeaseId, u64),
+    Renew(LeaseId, Expiry),
     End(LeaseId),
     Abandon(UploadId),
     BuryGroup(Cid, u32),
@@ -79,9 +82,7 @@ impl Fact {
             Body::Commit(body) => Self::Commit(Box::new(body.commit.clone()), body.object_bytes),
             Body::Placement(record) => Self::Placement(record.clone()),
             Body::Span(span) => Self::Span(cid, span.group),
-            Body::Lease(LeaseChange::Renew { lease, expiry: Expiry::RunningSeconds(secs) }) => {
-                Self::Renew(*lease, *secs)
-            }
+            Body::Lease(LeaseChange::Renew { lease, expiry }) => Self::Renew(*lease, *expiry),
             Body::Lease(LeaseChange::Release { lease } | LeaseChange::Expire { lease }) => {
                 Self::End(*lease)
             }
@@ -203,24 +204,67 @@ impl Model {
             }
             Action::Renew { client, lease, secs } => {
                 let caller = world.clients[*client].id;
-                let lease_owner = self.leases.get(lease).map(|lease| lease.owner);
-                (lease_owner == Some(caller)).then_some(Fact::Renew(*lease, *secs))
+                let held = self.leases.get(lease)?;
+                let may = held.owner == caller && held.kind != LeaseKind::Deal;
+                may.then_some(Fact::Renew(*lease, Expiry::RunningSeconds(*secs)))
             }
             Action::Release { client, lease } => {
                 let caller = world.clients[*client].id;
                 if let Some(held) = self.leases.get(lease) {
-                    return (held.owner == caller).then_some(Fact::End(*lease));
+                    let may = held.owner == caller && held.kind != LeaseKind::Deal;
+                    return may.then_some(Fact::End(*lease));
                 }
                 let upload = UploadId::from_bytes(*lease.as_bytes());
                 let held = self.uploads.get(&upload)?;
                 (held.owner == caller).then_some(Fact::Abandon(upload))
             }
+            Action::MoveDeal { lease, height } => {
+                let expiry = Expiry::FinalisedHeight(*height);
+                self.is_deal(lease).then_some(Fact::Renew(*lease, expiry))
+            }
+            Action::EndDeal { lease } => self.is_deal(lease).then_some(Fact::End(*lease)),
         }
+    }
+
+    fn is_deal(&self, lease: &LeaseId) -> bool {
+        self.leases.get(lease).is_some_and(|lease| lease.kind == LeaseKind::Deal)
+    }
+
+    /// Groups that a lease covers.
+    fn covered(&self, lease: LeaseId) -> impl Iterator<Item = (&Cid, &Group)> {
+        let groups = self.groups.iter().map(|((object, _), group)| (object, group));
+        groups.filter(move |(_, group)| group.leases.contains(&lease))
+    }
+
+    /// Deal leases, with all that is to be known of them.
+    pub fn deals(&self) -> Vec<DealLease> {
+        let deal = |(id, held): (&LeaseId, &Lease)| {
+            let Expiry::FinalisedHeight(height) = held.end else { return None };
+            let slots = self.covered(*id).flat_map(|(_, group)| group.slots.values());
+            let (slots, bytes) = slots.fold((0, 0), |(slots, bytes), shard| {
+                (slots + 1, bytes + self.things[&Thing::Shard(*shard)])
+            });
+            Some(DealLease {
+                lease: *id,
+                owner: held.owner,
+                height,
+                settled: held.settled,
+                object: self.covered(*id).map(|(object, _)| *object).next(),
+                group_count: u32::try_from(self.covered(*id).count()).expect("few groups"),
+                slots,
+                bytes,
+            })
+        };
+        self.leases.iter().filter_map(deal).collect()
     }
 
     fn may_commit(&self, caller: NodeId, commit: &Commit) -> bool {
         let lease = self.leases.get(&commit.terms.lease);
         if lease.is_some_and(|lease| lease.owner != caller || lease.kind != commit.terms.kind) {
+            return false;
+        }
+        let mut covered = self.covered(commit.terms.lease);
+        if self.is_deal(&commit.terms.lease) && covered.any(|(other, _)| *other != commit.object) {
             return false;
         }
         let upload = self.uploads.get(&commit.upload);
@@ -254,10 +298,13 @@ impl Model {
     /// Everything that a tick writes.
     pub fn due(&self, upload_idle: u64, trash: u64) -> Vec<Fact> {
         let mut facts = Vec::new();
-        let mut leases: Vec<_> =
-            self.leases.iter().filter(|(_, lease)| lease.end <= self.now).collect();
-        leases.sort_by_key(|(id, lease)| (lease.end, **id));
-        facts.extend(leases.into_iter().map(|(id, _)| Fact::End(*id)));
+        let ended = |(id, lease): (&LeaseId, &Lease)| match lease.end {
+            Expiry::RunningSeconds(end) if end <= self.now => Some((end, *id)),
+            _ => None,
+        };
+        let mut leases: Vec<_> = self.leases.iter().filter_map(ended).collect();
+        leases.sort_unstable();
+        facts.extend(leases.into_iter().map(|(_, id)| Fact::End(id)));
         let idle = |upload: &Upload| upload.used + upload_idle <= self.now;
         let uploads = self.uploads.iter().filter(|(_, upload)| idle(upload));
         facts.extend(uploads.map(|(id, _)| Fact::Abandon(*id)));
@@ -322,9 +369,11 @@ impl Model {
                 let group = self.groups.get_mut(&(*object, *group));
                 group.into_iter().for_each(|group| group.span = true);
             }
-            Fact::Renew(lease, secs) => {
-                let end = self.now + secs;
-                self.leases.get_mut(lease).into_iter().for_each(|lease| lease.end = end);
+            Fact::Renew(lease, expiry) => {
+                let end = self.absolute(*expiry);
+                if let Some(lease) = self.leases.get_mut(lease) {
+                    (lease.end, lease.settled) = (end, lease.kind == LeaseKind::Deal);
+                }
             }
             Fact::End(lease) => self.end(*lease),
             Fact::Abandon(upload) => drop(self.uploads.remove(upload)),
@@ -376,11 +425,20 @@ impl Model {
                 self.uploads.remove(&commit.upload);
             }
         }
-        let Expiry::RunningSeconds(secs) = commit.terms.expiry else { return };
-        let end = self.now + secs;
-        let (owner, kind) = (commit.terms.owner, commit.terms.kind);
-        let lease = self.leases.entry(commit.terms.lease).or_insert(Lease { owner, kind, end });
-        lease.end = lease.end.max(end);
+        let end = self.absolute(commit.terms.expiry);
+        let (owner, kind, settled) = (commit.terms.owner, commit.terms.kind, false);
+        let new = Lease { owner, kind, end, settled };
+        let lease = self.leases.entry(commit.terms.lease).or_insert(new);
+        if !lease.settled {
+            lease.end = later(lease.end, end);
+        }
+    }
+
+    fn absolute(&self, expiry: Expiry) -> Expiry {
+        match expiry {
+            Expiry::RunningSeconds(secs) => Expiry::RunningSeconds(self.now + secs),
+            other => other,
+        }
     }
 
     fn end(&mut self, lease: LeaseId) {
@@ -419,8 +477,13 @@ impl Model {
             }
             lines.extend(upload.blocks.iter().map(|cid| format!("manifest upload {id} {cid}")));
         }
-        for (id, Lease { owner, kind, end }) in &self.leases {
-            lines.push(format!("lease {id} {} {owner} second {end}", kind.name()));
+        for (id, Lease { owner, kind, end, .. }) in &self.leases {
+            let end = match end {
+                Expiry::RunningSeconds(second) => format!("second {second}"),
+                Expiry::FinalisedHeight(height) => format!("height {height}"),
+                Expiry::Never => "never".to_owned(),
+            };
+            lines.push(format!("lease {id} {} {owner} {end}", kind.name()));
         }
         for ((object, number), group) in &self.groups {
             lines.push(group.line(object, *number));
@@ -456,6 +519,17 @@ fn name(thing: &Thing) -> String {
     match thing {
         Thing::Shard(shard) => format!("shard {shard}"),
         Thing::Block(cid) => format!("block {cid}"),
+    }
+}
+
+/// The later of two ends by the same clock.
+fn later(held: Expiry, other: Expiry) -> Expiry {
+    match (held, other) {
+        (Expiry::RunningSeconds(a), Expiry::RunningSeconds(b)) => Expiry::RunningSeconds(a.max(b)),
+        (Expiry::FinalisedHeight(a), Expiry::FinalisedHeight(b)) => {
+            Expiry::FinalisedHeight(a.max(b))
+        }
+        _ => held,
     }
 }
 
