@@ -7,6 +7,8 @@ use supernode_protocol::ids::{LeaseId, UploadId};
 use super::ReclaimJob;
 use super::harness::{Action, IndexFate, LARGE, Lab, config};
 use crate::config::StoreConfig;
+use crate::disk::Disk;
+use crate::error::StoreError;
 use crate::record::Kind;
 use crate::sample::Terms;
 
@@ -107,8 +109,8 @@ fn no_segment_goes_while_another_is_unreadable() {
     assert!(lab.disk.content("0000000001.seg").is_none());
 }
 
-#[test]
-fn a_hole_in_a_segment_whose_successor_is_lost_is_no_torn_end() {
+/// A hole in the first segment that the second vouches for, and a record after it.
+fn with_a_hole() -> Lab {
     let mut lab = Lab::with_config(3, StoreConfig { segment_bytes_max: 29_000, ..config() });
     lab.run(&[shard(1, 0), shard(2, 1)]);
     lab.run(&[shard(3, 2)]);
@@ -117,9 +119,34 @@ fn a_hole_in_a_segment_whose_successor_is_lost_is_no_torn_end() {
     lab.tick(1);
     lab.reclaim(2);
     assert_eq!(lab.punched, 1);
+    lab
+}
+
+fn assert_hole_costs_its_shard_only(lab: &Lab) {
+    let (_, shard, _) = lab.world.objects[LARGE].groups[0].shards[0];
+    let hole = lab.reader.shard(shard);
+    assert!(matches!(hole, Err(StoreError::Damaged { .. })), "wanted again, and zeros: {hole:?}");
+    assert!(is_readable(lab, 1..2), "it was durable, and still is");
+}
+
+#[test]
+fn a_hole_in_a_segment_whose_successor_is_lost_is_no_torn_end() {
+    let mut lab = with_a_hole();
     lab.flip_headers(2);
     lab.restart_damaged(IndexFate::Lost);
-    assert!(is_readable(&lab, 1..2), "it was durable, and still is");
+    assert_hole_costs_its_shard_only(&lab);
+}
+
+#[test]
+fn a_hole_in_a_segment_whose_successor_was_moved_away_is_no_torn_end() {
+    let mut lab = with_a_hole();
+    lab.restart(false, IndexFate::Kept);
+    let upload = UploadId::from_bytes([4; 16]);
+    lab.run(&[Action::PutBlock { client: 0, upload, object: LARGE, group: 0 }]);
+    assert_eq!(lab.segment_files(), 3);
+    lab.disk.remove("0000000002.seg").expect("a segment");
+    lab.restart_damaged(IndexFate::Lost);
+    assert_hole_costs_its_shard_only(&lab);
 }
 
 #[test]
