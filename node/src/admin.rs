@@ -7,8 +7,8 @@
 //! - `GET /v1/scrub` is how far the scrub is; `POST /v1/scrub/start`, `pause` and `resume` change
 //!   what it does and answer the same.
 //!
-//! The socket belongs to whoever holds the directory's lock: one that a crash left behind is
-//! replaced.
+//! The socket belongs to whoever holds the directory's lock: it goes with an orderly stop, and one
+//! that a crash left behind is replaced.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -100,12 +100,12 @@ pub fn bind(data_dir: &path::Path) -> Result<(UnixListener, PathBuf), String> {
     Ok((listener, path))
 }
 
-/// Serves until `cancel`. Without a chain there is nothing to plan.
+/// Serves until `cancel`, and removes the socket. Without a chain there is nothing to plan.
 ///
 /// # Errors
 /// When the socket fails.
 pub async fn serve(
-    listener: UnixListener,
+    (listener, path): (UnixListener, PathBuf),
     store: Store,
     auditor: Option<Auditor>,
     cancel: CancellationToken,
@@ -116,10 +116,13 @@ pub async fn serve(
         .with_state(store);
     let router =
         Router::new().route(CLEANUP, get(cleanup)).with_state(Arc::new(auditor)).merge(scrub);
-    axum::serve(listener, router)
-        .with_graceful_shutdown(cancel.cancelled_owned())
-        .await
-        .map_err(|error| format!("the admin socket ended: {error}"))
+    let served =
+        axum::serve(listener, router).with_graceful_shutdown(cancel.cancelled_owned()).await;
+    // A copy of a stopped node's directory is made of files alone.
+    if let Err(error) = fs::remove_file(&path) {
+        tracing::warn!(%error, path = %path.display(), "the admin socket stays");
+    }
+    served.map_err(|error| format!("the admin socket ended: {error}"))
 }
 
 async fn cleanup(State(auditor): State<Arc<Option<Auditor>>>) -> Response {

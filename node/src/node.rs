@@ -13,6 +13,7 @@
 //! by itself, the node stops and says so, and whoever runs it starts it afresh.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -177,7 +178,7 @@ impl Node {
         };
         let listeners = async {
             let admin = admin::bind(&config.data_dir)?;
-            Ok::<_, String>((http::bind(config.http.listen).await?, admin.0))
+            Ok::<_, String>((http::bind(config.http.listen).await?, admin))
         };
         match listeners.await {
             Ok(listeners) => Ok(Self::assemble(parts, identity, presence, listeners)),
@@ -192,7 +193,7 @@ impl Node {
         parts: Parts,
         identity: Identity,
         presence: Presence,
-        (listener, admin): (TcpListener, UnixListener),
+        (listener, admin): (TcpListener, (UnixListener, PathBuf)),
     ) -> Self {
         let (alarm, raised) = Alarm::new();
         let tasks_end = CancellationToken::new();

@@ -31,6 +31,7 @@ fn the_log_is_the_truth() {
     network.stop_node(NODE);
 
     let directory = Directory::of(&network);
+    assert!(!directory.path.join("admin.sock").exists(), "a stopped node leaves files alone");
     let before = directory.hash("index");
     nothing_but_segments(&network, &directory, &before);
 
