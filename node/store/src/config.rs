@@ -3,12 +3,17 @@
 
 use std::path::PathBuf;
 
+use serde::de::IntoDeserializer;
 use serde::{Deserialize, Serialize};
 use supernode_protocol::ids::NodeId;
+use supernode_protocol::lease::LeaseKind;
 use supernode_protocol::limits::SHARD_BYTES_MAX;
 
 use crate::disk::Io;
 use crate::error::StoreError;
+
+/// How a setting says that a kind is like the rest.
+const AS_NODE: &str = "as-node";
 
 /// What an acknowledgement of a put promises. What the chain says of deals is on disk in every mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -28,10 +33,79 @@ pub enum Durability {
 }
 
 impl Durability {
+    /// As settings have it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Batched => "batched",
+            Self::Strict => "strict",
+            Self::Relaxed => "relaxed",
+            Self::Async => "async",
+        }
+    }
+
     /// Whether an acknowledgement waits for the disk.
     pub fn waits_for_sync(self) -> bool {
         matches!(self, Self::Batched | Self::Strict)
     }
+}
+
+/// What the acknowledgement of a lease's commits, renewals and releases promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum KindDurability {
+    /// What the node's `durability` does.
+    #[default]
+    AsNode,
+    /// This.
+    Only(Durability),
+}
+
+impl KindDurability {
+    fn over(self, node: Durability) -> Durability {
+        match self {
+            Self::AsNode => node,
+            Self::Only(durability) => durability,
+        }
+    }
+}
+
+impl TryFrom<String> for KindDurability {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text == AS_NODE {
+            return Ok(Self::AsNode);
+        }
+        let named = Durability::deserialize(text.as_str().into_deserializer());
+        named.map(Self::Only).map_err(|error: serde::de::value::Error| {
+            format!("{error}, or `{AS_NODE}` for what `durability` says")
+        })
+    }
+}
+
+impl From<KindDurability> for String {
+    fn from(durability: KindDurability) -> Self {
+        match durability {
+            KindDurability::AsNode => AS_NODE,
+            KindDurability::Only(durability) => durability.name(),
+        }
+        .to_owned()
+    }
+}
+
+/// Durability by lease kind, where it differs from the node's. A commit that waits for the disk
+/// waits for all that was put before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LeaseDurability {
+    /// Deals. What the chain says of them is on disk before it is acknowledged in any case.
+    pub deal: KindDurability,
+    /// Pins.
+    pub pin: KindDurability,
+    /// Repairs.
+    pub repair: KindDurability,
+    /// Cached groups.
+    pub cache: KindDurability,
 }
 
 /// How a store works. See `configs/` for the annotated example.
@@ -53,6 +127,8 @@ pub struct StoreConfig {
     pub io: Io,
     /// What an acknowledgement promises.
     pub durability: Durability,
+    /// The same for leases of some kinds.
+    pub durability_of: LeaseDurability,
     /// How long a batched put may wait for others to share its sync.
     pub batch_window_millis: u64,
     /// Bytes after which a batch is written without waiting for more.
@@ -66,6 +142,8 @@ pub struct StoreConfig {
     pub buffer_bytes_max: u64,
     /// Bytes of verified shards and manifests kept in memory; 0 keeps none.
     pub cache_bytes_max: u64,
+    /// Seconds that what is cached may stay without being read again; 0 for as long as there is room.
+    pub cache_idle_secs: u64,
     /// Disk reads under way at a time. Each holds one shard in memory.
     pub reads_max: usize,
     /// A segment is sealed when the next record would make it larger.
@@ -97,12 +175,14 @@ impl Default for StoreConfig {
             reserve_bytes: 1 << 30,
             io: Io::Auto,
             durability: Durability::Batched,
+            durability_of: LeaseDurability::default(),
             batch_window_millis: 2,
             batch_bytes_max: 32 << 20,
             sync_interval_millis: 200,
             mailbox_messages_max: 1024,
             buffer_bytes_max: 64 << 20,
             cache_bytes_max: 64 << 20,
+            cache_idle_secs: 0,
             reads_max: 8,
             segment_bytes_max: 1 << 30,
             index_cache_bytes: 16 << 20,
@@ -116,6 +196,26 @@ impl Default for StoreConfig {
 }
 
 impl StoreConfig {
+    /// What an acknowledgement of a change to a lease promises.
+    pub fn durability_of(&self, kind: LeaseKind) -> Durability {
+        let LeaseDurability { deal, pin, repair, cache } = self.durability_of;
+        let own = match kind {
+            LeaseKind::Deal => deal,
+            LeaseKind::Pin => pin,
+            LeaseKind::Repair => repair,
+            LeaseKind::Cache => cache,
+            LeaseKind::Upload => KindDurability::AsNode,
+        };
+        own.over(self.durability)
+    }
+
+    /// Whether something is acknowledged before it is on disk, and so has to be seen before.
+    pub fn acknowledges_early(&self) -> bool {
+        let kinds = [LeaseKind::Deal, LeaseKind::Pin, LeaseKind::Repair, LeaseKind::Cache];
+        let leases = kinds.into_iter().map(|kind| self.durability_of(kind));
+        leases.chain([self.durability]).any(|durability| !durability.waits_for_sync())
+    }
+
     /// Checks what the types cannot.
     ///
     /// # Errors

@@ -38,7 +38,7 @@ pub mod writer;
 
 pub use self::buffer::ShardBuffer;
 pub use self::catalog::{DealLease, DealSlot, GroupEvent, HeldGroup, Tally, Thing, Usage};
-pub use self::config::{Durability, StoreConfig};
+pub use self::config::{Durability, KindDurability, LeaseDurability, StoreConfig};
 pub use self::disk::{Io, IoChoice};
 pub use self::error::StoreError;
 pub use self::metrics::{IoFigures, StoreMetrics};

@@ -161,7 +161,7 @@ impl Store {
     ) -> Result<Self, StoreError> {
         let counters = Arc::new(Counters::default());
         let disk = Arc::new(MeteredDisk { disk, counters: Arc::clone(&counters) });
-        let relaxed = !config.durability.waits_for_sync();
+        let relaxed = config.acknowledges_early();
         let recovered = Recovery { disk, node: Some(config.node), index, relaxed }.run()?;
         if let Some(reason) = recovered.rebuilt {
             counters.count_rebuild(reason);
@@ -171,7 +171,7 @@ impl Store {
         let overlay = Arc::clone(&recovered.overlay);
         let segments = Arc::clone(&recovered.segments);
         let reader = Arc::new(Reader::new(segments, Arc::clone(&overlay), Arc::clone(&counters)));
-        let cache = Cache::new(config.cache_bytes_max, Arc::clone(&counters));
+        let cache = Cache::new(&config, Arc::clone(&counters));
         let (events, _) = broadcast::channel(EVENTS_MAX);
         let writer = Writer::new(
             WriterParts {

@@ -67,8 +67,8 @@ pub type Answer = Box<dyn FnOnce(Result<Done, StoreError>) + Send>;
 /// Who waits for an operation.
 struct Waiter {
     answer: Answer,
-    /// Whether only what is on disk may be told, whatever the durability setting says.
-    wants_disk: bool,
+    /// What the answer promises.
+    promise: Durability,
 }
 
 /// What a plan comes to: one record.
@@ -83,7 +83,9 @@ struct Planned {
 struct Pending {
     draft: Draft,
     at: Position,
-    waiter: Option<Waiter>,
+    answer: Option<Answer>,
+    /// What its answer promises; for the store's own records what all promise.
+    promise: Durability,
     done: Done,
     events: Vec<Event>,
 }
@@ -186,11 +188,11 @@ impl Writer {
     pub fn run(&mut self, batch: impl IntoIterator<Item = (Op, Answer)>) {
         self.look_at_space();
         for (op, answer) in batch {
-            let waiter = Waiter { answer, wants_disk: op.is_the_chains_word() };
+            let (promise, wants_disk) = (self.promise(&op), op.is_the_chains_word());
             match self.plan(op) {
                 // Who is refused has the error as an answer.
-                Ok(planned) => drop(self.submit(planned, Some(waiter))),
-                Err(error) => self.refuse_plan(waiter, error),
+                Ok(planned) => drop(self.submit(planned, Some(Waiter { answer, promise }))),
+                Err(error) => self.refuse_plan(answer, error, wants_disk),
             }
         }
         self.finish_batch();
@@ -299,9 +301,9 @@ impl Writer {
 
     /// Tells a waiter that its operation cannot be. It may be a record of which only memory knows
     /// that rules it out.
-    fn refuse_plan(&mut self, waiter: Waiter, error: StoreError) {
-        let synced = if waiter.wants_disk { self.sync() } else { Ok(()) };
-        (waiter.answer)(Err(synced.err().unwrap_or(error)));
+    fn refuse_plan(&mut self, answer: Answer, error: StoreError, wants_disk: bool) {
+        let synced = if wants_disk { self.sync() } else { Ok(()) };
+        answer(Err(synced.err().unwrap_or(error)));
     }
 
     /// Gives a planned record its place and applies it. A refusal goes to waiter and caller.
@@ -316,7 +318,11 @@ impl Writer {
                 self.sequence_next += 1;
                 self.planned_bytes += record_len;
                 self.pending_bytes += record_len;
-                self.pending.push(Pending { draft, at, waiter, done, events });
+                let (answer, promise) = match waiter {
+                    Some(Waiter { answer, promise }) => (Some(answer), promise),
+                    None => (None, self.config.durability),
+                };
+                self.pending.push(Pending { draft, at, answer, promise, done, events });
             }
             Err(error) => {
                 if let Some(Waiter { answer, .. }) = waiter {
@@ -385,22 +391,18 @@ impl Writer {
         if self.pending.len() == self.written_count {
             return;
         }
-        let durability = self.config.durability;
-        if durability == Durability::Async {
-            self.answer(|waiter| !waiter.wants_disk);
-        }
+        self.answer(|promise| promise == Durability::Async);
         // Records of the relaxed modes wait in memory for their sync; not too many of them.
         let much = self.pending_bytes >= self.config.batch_bytes_max;
-        let mut waiters = self.pending.iter().filter_map(|pending| pending.waiter.as_ref());
-        let wanted = waiters.any(|waiter| waiter.wants_disk);
-        let outcome = if durability.waits_for_sync() || much || wanted {
+        let awaited = self.pending.iter().any(|pending| pending.promise.waits_for_sync());
+        let outcome = if awaited || much {
             self.sync()
         } else {
             self.write().or_else(|error| self.write_again(&error))
         };
         // Who was refused has the error as an answer. Without one, it was logged.
-        if outcome.is_ok() && durability == Durability::Relaxed {
-            self.answer(|_| true);
+        if outcome.is_ok() {
+            self.answer(|promise| promise == Durability::Relaxed);
         }
     }
 
@@ -445,16 +447,21 @@ impl Writer {
     }
 
     /// Tells listeners and waiters, in this order: who has an answer finds everything as it says.
-    fn answer(&mut self, may_know: impl Fn(&Waiter) -> bool) {
-        for pending in &mut self.pending {
+    fn answer(&mut self, is_kept: impl Fn(Durability) -> bool) {
+        if !self.pending.iter().any(|pending| is_kept(pending.promise)) {
+            return;
+        }
+        for pending in self.pending.iter_mut().filter(|pending| is_kept(pending.promise)) {
             pending.events.drain(..).for_each(&mut self.on_event);
         }
         if let Ok(usage) = Catalog(&*self.overlay).usage() {
             *self.counters.usage.lock() = usage;
         }
         for pending in &mut self.pending {
-            if let Some(waiter) = pending.waiter.take_if(|waiter| may_know(waiter)) {
-                (waiter.answer)(Ok(pending.done));
+            if is_kept(pending.promise)
+                && let Some(answer) = pending.answer.take()
+            {
+                answer(Ok(pending.done));
             }
         }
     }
@@ -530,12 +537,12 @@ fn needs_room(pending: &Pending) -> bool {
 
 fn refuse(refused: Vec<Pending>, error: &StoreError) {
     let count = refused.len();
-    let waiters: Vec<_> = refused.into_iter().filter_map(|pending| pending.waiter).collect();
-    let own = count - waiters.len();
+    let answers: Vec<_> = refused.into_iter().filter_map(|pending| pending.answer).collect();
+    let own = count - answers.len();
     if own > 0 {
         tracing::error!(records = own, %error, "what was due could not be written");
     }
-    waiters.into_iter().for_each(|waiter| (waiter.answer)(Err(error.clone())));
+    answers.into_iter().for_each(|answer| answer(Err(error.clone())));
 }
 
 impl Planned {

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake};
 use std::thread::{self, Thread};
+use std::time::Duration;
 
 use bytes::Bytes;
 use moka::notification::RemovalCause;
 use supernode_protocol::ids::{Cid, ShardId};
 
 use crate::catalog::Thing;
+use crate::config::StoreConfig;
 use crate::error::StoreError;
 use crate::metrics::{Counters, bump};
 use crate::reader::Shard;
@@ -51,10 +53,13 @@ enum Miss {
 }
 
 impl Cache {
-    pub(super) fn new(bytes_max: u64, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(config: &StoreConfig, counters: Arc<Counters>) -> Self {
         let evictions = Arc::clone(&counters);
-        let entries = moka::future::Cache::builder()
-            .max_capacity(bytes_max)
+        let mut entries = moka::future::Cache::builder().max_capacity(config.cache_bytes_max);
+        if config.cache_idle_secs > 0 {
+            entries = entries.time_to_idle(Duration::from_secs(config.cache_idle_secs));
+        }
+        let entries = entries
             .weigher(|_, cached: &Cached| cached.weight())
             .eviction_listener(move |_, _, cause| {
                 if cause == RemovalCause::Size {

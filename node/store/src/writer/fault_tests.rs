@@ -9,7 +9,7 @@ use supernode_protocol::lease::{Expiry, LeaseKind};
 
 use super::harness::{Action, IndexFate, LARGE, Lab, World, config};
 use super::{Answer, Done, Op, Planned};
-use crate::config::{Durability, StoreConfig};
+use crate::config::{Durability, KindDurability, LeaseDurability, StoreConfig};
 use crate::disk::Fault;
 use crate::error::StoreError;
 use crate::index::PENDING_ENTRIES_MAX;
@@ -215,9 +215,63 @@ fn relaxed_modes_answer_early_and_lose_at_most_what_they_say() {
     }
 }
 
+/// Whether a commit that was acknowledged outlived a crash, and all that it covers with it.
+fn committed_and_crashed(seed: u64, kind: LeaseKind, config: StoreConfig) -> bool {
+    let mut lab = Lab::with_config(seed, config);
+    let expiry = match kind {
+        LeaseKind::Cache => Expiry::Never,
+        _ => Expiry::RunningSeconds(1000),
+    };
+    let terms = Terms { lease: LEASE, kind, expiry, ..Terms::pin(1, 1) };
+    let group = lab.world.whole_group(0, 0, 0, terms);
+    // The puts may wait for the disk where the commit does not.
+    let (commit, puts) = group.split_last().expect("a commit comes last");
+    lab.perform(puts);
+    lab.perform(std::slice::from_ref(commit));
+    lab.restart_without_model();
+    let lease = lab.reader.catalog().lease(LEASE).expect("a sound index");
+    let object = lab.world.objects[0].cid;
+    let held = lab.reader.catalog().slots(object, 0).expect("a sound index").len();
+    assert_eq!(lease.is_some(), held > 0, "seed {seed}: a lease and what it covers");
+    held == lab.world.objects[0].groups[0].shards.len()
+}
+
+#[test]
+fn a_lease_kind_may_promise_more_or_less_than_the_rest() {
+    use KindDurability::{AsNode, Only};
+    let kinds = [LeaseKind::Pin, LeaseKind::Repair, LeaseKind::Cache];
+    let of = |kind, own| match kind {
+        LeaseKind::Pin => LeaseDurability { pin: own, ..LeaseDurability::default() },
+        LeaseKind::Repair => LeaseDurability { repair: own, ..LeaseDurability::default() },
+        _ => LeaseDurability { cache: own, ..LeaseDurability::default() },
+    };
+    let kept = |kind, durability, durability_of| {
+        let lives = 0..40;
+        let config = StoreConfig { durability, durability_of, ..config() };
+        lives.filter(|seed| committed_and_crashed(*seed, kind, config.clone())).count()
+    };
+    for kind in kinds {
+        for node in [Durability::Relaxed, Durability::Async] {
+            // Its puts were not waited for; its commit is, and brings them along.
+            for own in [Durability::Batched, Durability::Strict] {
+                assert_eq!(kept(kind, node, of(kind, Only(own))), 40, "{kind:?} {node:?} {own:?}");
+            }
+            assert!(kept(kind, node, of(kind, AsNode)) < 40, "{kind:?} as {node:?}");
+        }
+        for own in [Durability::Relaxed, Durability::Async] {
+            assert!(kept(kind, Durability::Batched, of(kind, Only(own))) < 40, "{kind:?} {own:?}");
+            let others = kinds.into_iter().filter(|other| *other != kind);
+            for other in others {
+                assert_eq!(kept(other, Durability::Batched, of(kind, Only(own))), 40, "{other:?}");
+            }
+        }
+    }
+}
+
 const MODES: [Durability; 4] =
     [Durability::Batched, Durability::Strict, Durability::Relaxed, Durability::Async];
 const DEAL: LeaseId = LeaseId::from_bytes([21; 16]);
+const LEASE: LeaseId = LeaseId::from_bytes([22; 16]);
 
 /// A group under a deal lease that ends at height 100, on disk.
 fn under_a_deal(seed: u64, durability: Durability) -> Lab {

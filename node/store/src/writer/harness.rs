@@ -266,7 +266,7 @@ fn boot(
 ) -> Result<(Writer, Arc<Reader>, Arc<MemoryIndex>), StoreError> {
     let source = MemorySource(Mutex::new(Arc::clone(index)));
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    let relaxed = !config.durability.waits_for_sync();
+    let relaxed = config.acknowledges_early();
     let recovered = Recovery { disk, node: Some(config.node), index: &source, relaxed }.run()?;
     let counters = Arc::new(Counters::default());
     let (segments, overlay) = (Arc::clone(&recovered.segments), Arc::clone(&recovered.overlay));

@@ -13,6 +13,7 @@ use supernode_protocol::signed::Signed;
 use super::{Planned, Writer};
 use crate::buffer::FilledShard;
 use crate::catalog::{Catalog, KvRead, State, Thing};
+use crate::config::Durability;
 use crate::error::StoreError;
 use crate::record::{Body, CommitBody, Holder, LeaseChange, Payload, Placed, Position, Span};
 
@@ -124,6 +125,20 @@ impl Op {
 }
 
 impl Writer {
+    /// What the answer to an operation promises.
+    pub(super) fn promise(&self, op: &Op) -> Durability {
+        let of = |lease| {
+            let known = Catalog(&self.overlay.stage()).lease(lease).ok().flatten();
+            known.map_or(self.config.durability, |known| self.config.durability_of(known.kind))
+        };
+        match op {
+            _ if op.is_the_chains_word() => Durability::Strict,
+            Op::Commit { commit, .. } => self.config.durability_of(commit.terms.kind),
+            Op::Renew { lease, .. } | Op::Release { lease, .. } => of(*lease),
+            _ => self.config.durability,
+        }
+    }
+
     /// Checks an operation against everything before it.
     pub(super) fn plan(&self, op: Op) -> Result<Planned, StoreError> {
         match op {

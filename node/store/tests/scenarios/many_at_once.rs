@@ -2,6 +2,7 @@
 //! Writers and readers beside each other.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use supernode_protocol::ids::{Slot, UploadId};
 use supernode_store::offline::{Source, dump_map, fsck};
@@ -67,6 +68,32 @@ async fn many_readers_of_one_shard_load_it_once() {
     let after = store.metrics();
     assert_eq!(after.read.ios - before.read.ios, 1);
     assert_eq!((after.cache_misses, after.cache_hits), (1, 31));
+    store.close().await.expect("an orderly stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cache_lets_go_of_what_nobody_reads() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let settings = StoreConfig { cache_idle_secs: 1, ..config(directory.path()) };
+    let store = open(settings).await.expect("a new store");
+    let object = object(Recipe { stripe_bytes: 2 << 20, ..Recipe::small(1) });
+    put(&store, &Client::new(1), &object, Terms::pin(1, 1)).await.expect("put");
+    let [one, other, _] = &object.groups[0].shards[..] else { panic!("three shards") };
+    store.shard(one.1).await.expect("it is here");
+    let let_go = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(50));
+        // What is read all the time stays; the rest goes with the housekeeping of some read.
+        let mut had_both = false;
+        while !had_both || store.metrics().cache_bytes > 2 << 20 {
+            tick.tick().await;
+            store.shard(other.1).await.expect("it is here");
+            had_both |= store.metrics().cache_bytes > 2 << 20;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), let_go).await.expect("it lets go");
+    assert_eq!(store.metrics().cache_misses, 2, "each was loaded once");
+    store.shard(one.1).await.expect("it is here");
+    assert_eq!(store.metrics().cache_misses, 3, "and one is loaded again");
     store.close().await.expect("an orderly stop");
 }
 
