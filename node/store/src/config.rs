@@ -15,7 +15,7 @@ use crate::error::StoreError;
 /// How a setting says that a kind is like the rest.
 const AS_NODE: &str = "as-node";
 
-/// What an acknowledgement of a put promises. What the chain says of deals is on disk in every mode.
+/// What an acknowledgement of a put promises. The chain's word about deals is on disk in any mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Durability {
@@ -142,7 +142,7 @@ pub struct StoreConfig {
     pub buffer_bytes_max: u64,
     /// Bytes of verified shards and manifests kept in memory; 0 keeps none.
     pub cache_bytes_max: u64,
-    /// Seconds that what is cached may stay without being read again; 0 for as long as there is room.
+    /// Seconds that what is cached may stay unread; 0 for as long as there is room.
     pub cache_idle_secs: u64,
     /// Disk reads under way at a time. Each holds one shard in memory.
     pub reads_max: usize,

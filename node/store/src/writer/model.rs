@@ -192,15 +192,11 @@ impl Model {
             Action::Place { client, object, group, epoch } => {
                 let record = world.placement(*client, *object, *group, *epoch);
                 let body = record.body_unverified();
-                let held = self.groups.get(&(body.object, body.group));
-                held.is_some_and(|held| held.trashed.is_none())
-                    .then(|| Fact::Placement(Box::new(record)))
+                self.is_held(body.object, body.group).then(|| Fact::Placement(Box::new(record)))
             }
             Action::KeepSpan { object, group, .. } => {
                 let (cid, group) = (world.objects[*object].cid, *group);
-                let held = self.groups.get(&(cid, group));
-                let live = held.is_some_and(|held| held.trashed.is_none());
-                live.then_some(Fact::Span(cid, group))
+                self.is_held(cid, group).then_some(Fact::Span(cid, group))
             }
             Action::Renew { client, lease, secs } => {
                 let caller = world.clients[*client].id;
@@ -224,6 +220,10 @@ impl Model {
             }
             Action::EndDeal { lease } => self.is_deal(lease).then_some(Fact::End(*lease)),
         }
+    }
+
+    fn is_held(&self, object: Cid, group: u32) -> bool {
+        self.groups.get(&(object, group)).is_some_and(|held| held.trashed.is_none())
     }
 
     fn is_deal(&self, lease: &LeaseId) -> bool {

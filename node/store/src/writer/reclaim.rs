@@ -13,8 +13,8 @@
 //! - A segment's end is said before it is done, and one file at a time, each removal durable before
 //!   the next: what is left is always the last part of the log.
 //! - Both come in slices, and a slice is run beside the writer, which meanwhile writes on.
-//! - What one file refuses keeps nothing from the others: a segment that takes no hole is left alone
-//!   until the next start, and holes do not wait for a file that cannot be removed.
+//! - What one file refuses keeps nothing from the others: a segment that takes no hole is left
+//!   alone until the next start, and holes do not wait for a file that cannot be removed.
 //! - Nothing is given back while records are missing from the log or from the map that was built
 //!   from it: what looks unwanted may be kept by one of those.
 
@@ -216,7 +216,7 @@ impl Writer {
 
     fn leave_alone(&mut self, segment: u32, error: &io::Error) {
         if error.kind() != io::ErrorKind::Unsupported {
-            tracing::error!(segment, %error, "it takes no holes; it is tried again at the next start");
+            tracing::error!(segment, %error, "it takes no holes before the next start");
             self.reclaiming.unpunchable.insert(segment);
         } else if std::mem::take(&mut self.reclaiming.can_punch) {
             tracing::warn!(
