@@ -24,7 +24,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::stock::{self, Recipe};
+use crate::stock::{self, Recipe};
 
 const GENESIS: [u8; 32] = [7; 32];
 /// Deals of this node that a block renews.

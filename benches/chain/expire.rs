@@ -16,13 +16,11 @@ use supernode_protocol::deal::{DealId, lease_of};
 use supernode_store::{Durability, Store, StoreConfig};
 use tokio::runtime::Runtime;
 
-use super::stock::{self, Recipe};
+use crate::stock::{self, Recipe};
 
 const SHARD_BYTES: u32 = 4096;
 const WIDTH: u32 = 14;
 const FILES_PER_DIRECTORY: u32 = 256;
-/// Shrinks the figure, or makes it larger.
-const SHARDS_VARIABLE: &str = "SUPERNODE_BENCH_SHARDS";
 /// Small enough that whole segments can go: at a GiB all shards would share one.
 const SEGMENT_BYTES: u64 = 64 << 20;
 /// The store looks for work every second: after so long without any there is none.
@@ -32,8 +30,7 @@ const QUESTION: &str = "shards of 4 KiB per second from the end of a deal until 
 
 /// `chain.expire.140k`.
 pub fn expiry(scale: Scale) -> Figure {
-    let asked = std::env::var(SHARDS_VARIABLE).ok().and_then(|text| text.parse().ok());
-    let stripe_count = asked.unwrap_or(scale.pick(140_000, 280_u32)).div_ceil(WIDTH);
+    let stripe_count = stock::shard_count(scale.pick(140_000, 280)).div_ceil(WIDTH);
     let shards = stripe_count * WIDTH;
     let ending = end_deal(stripe_count);
     let unlinked = unlink_files(shards);

@@ -15,11 +15,12 @@ use serde_json::json;
 use supernode_benches::{Figure, Scale, interleaved, median, timed};
 use supernode_protocol::audit::drawn_chunks;
 use supernode_protocol::deal::{DealId, lease_of};
+use supernode_protocol::ids::Slot;
 use supernode_protocol::tree::{CHUNK_BYTES, GROUP_BYTES, chunk_count};
 use supernode_store::{Durability, StoreConfig};
 use tokio::runtime::Runtime;
 
-use super::stock::{self, Head, Recipe};
+use crate::stock::{self, Recipe};
 
 const SHARD_BYTES: u32 = 1 << 20;
 const CHUNKS: u8 = 8;
@@ -36,16 +37,16 @@ pub fn cold(scale: Scale) -> Figure {
     let recipe = Recipe { seed: 1, stripe_count, widths: (16, 4), shard_bytes: SHARD_BYTES };
     let lease = lease_of(&[0; 32], DealId(1));
     let filled = stock::open(stock::filling(directory.path()));
-    let heads = runtime.block_on(async {
-        let heads = stock::put(&filled, recipe, lease, 1 << 40).await;
+    let ids = runtime.block_on(async {
+        let ids = stock::put(&filled, recipe, lease, 1 << 40).await;
         filled.close().await.expect("an orderly stop");
-        heads
+        ids
     });
     let [segment] = &stock::segments(directory.path())[..] else {
         panic!("all shards fit into one segment");
     };
     let file = File::open(segment).expect("the segment");
-    let starts = payloads(&std::fs::read(segment).expect("the segment"), &heads);
+    let starts = payloads(&std::fs::read(segment).expect("the segment"), recipe);
     let config =
         StoreConfig { durability: Durability::Batched, ..stock::filling(directory.path()) };
     let store = stock::open(config);
@@ -56,14 +57,14 @@ pub fn cold(scale: Scale) -> Figure {
         let before = disk_reads();
         let (took, ()) = timed(|| {
             runtime.block_on(async {
-                for (number, head) in (0..).zip(&heads) {
-                    let proofs = store.prove(head.id, drawn(round, number)).await.expect("whole");
+                for (number, id) in (0..).zip(&ids) {
+                    let proofs = store.prove(*id, drawn(round, number)).await.expect("whole");
                     assert_eq!(proofs.len(), usize::from(CHUNKS));
                 }
             });
         });
-        proven_bytes.push(disk_reads().saturating_sub(before) / heads.len() as u64);
-        heads.len() as f64 / took.as_secs_f64()
+        proven_bytes.push(disk_reads().saturating_sub(before) / ids.len() as u64);
+        ids.len() as f64 / took.as_secs_f64()
     };
     let read = |round| {
         forget(&file);
@@ -72,12 +73,12 @@ pub fn cold(scale: Scale) -> Figure {
                 read_groups(&file, *start, &drawn(round, number));
             }
         });
-        heads.len() as f64 / took.as_secs_f64()
+        ids.len() as f64 / took.as_secs_f64()
     };
     let (ours, against) = interleaved(rounds, prove, read);
     runtime.block_on(store.close()).expect("an orderly stop");
     let raw = json!({
-        "shards": heads.len(), "shard_bytes": SHARD_BYTES, "chunks": CHUNKS,
+        "shards": ids.len(), "shard_bytes": SHARD_BYTES, "chunks": CHUNKS,
         "ours_rounds": ours, "against_rounds": against,
         "disk_bytes_per_proof_rounds": proven_bytes,
     });
@@ -93,12 +94,15 @@ fn drawn(round: u32, number: u32) -> Vec<u64> {
     drawn_chunks(&seed, chunk_count(SHARD_BYTES.into()), CHUNKS).collect()
 }
 
-/// Where the payloads of shards start in a segment.
-fn payloads(segment: &[u8], heads: &[Head]) -> Vec<u64> {
+/// Where the payloads of shards start in a segment, in the order of their slots.
+fn payloads(segment: &[u8], recipe: Recipe) -> Vec<u64> {
     let blocks = segment.chunks_exact(BLOCK_BYTES).enumerate();
     let found: HashMap<&[u8], usize> =
         blocks.map(|(number, block)| (&block[..32], number * BLOCK_BYTES)).collect();
-    heads.iter().map(|head| found[&head.first[..]] as u64).collect()
+    let (data, parity) = recipe.widths;
+    let slots = (0..recipe.stripe_count)
+        .flat_map(|stripe| (0..data + parity).map(move |index| Slot { stripe, index }));
+    slots.map(|slot| found[&stock::shard_bytes(&recipe, slot)[..32]] as u64).collect()
 }
 
 /// Bytes that this process has had read from disks; 0 where the system does not say.

@@ -2,9 +2,11 @@
 //! What the benches share: their input, and how they report. Each bench beside this folder asks
 //! one question and says in its first line which.
 //!
-//! A [`Figure`] is an answer in one line of JSON, for questions that compare two things in one
-//! run and want a ratio rather than a distribution.
+//! A [`Figure`] is an answer in one row, for questions that compare two things in one run and want
+//! a ratio rather than a distribution.
 
+use std::fmt;
+use std::fs::File;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
@@ -26,6 +28,8 @@ pub fn run(benches: &[fn(&mut Criterion)]) {
     }
     criterion.final_summary();
 }
+
+const READER: &str = "somebody reads the figures";
 
 /// The answer to one performance question, as it is printed.
 #[derive(Debug, Serialize)]
@@ -58,7 +62,25 @@ impl Figure {
     }
 }
 
-/// How much work is done: all of it under `cargo bench`, a taste under `cargo test --benches`.
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, question, unit, ratio, .. } = self;
+        let (ours, against) = (significant(self.ours), significant(self.against));
+        write!(f, "{id:24} {ours:>10} {against:>10} {unit:11} {ratio:>7.3}  {question}")
+    }
+}
+
+/// Four digits or so, of large and of small values.
+fn significant(value: f64) -> String {
+    match value.abs() {
+        size if size >= 1000.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.4}"),
+    }
+}
+
+/// How much work is done: all of it under `cargo bench`, a taste under `cargo test --benches` and
+/// with `--quick`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scale {
     /// Figures that mean something.
@@ -78,19 +100,43 @@ impl Scale {
 }
 
 /// A question: its id, and what answers it.
-pub type Question = (&'static str, fn(Scale) -> Figure);
+pub type Question<'a> = (&'static str, &'a dyn Fn(Scale) -> Figure);
 
-/// Answers the questions whose id contains one of the arguments (all of them without any), one
-/// line each.
-pub fn answer(questions: &[Question]) {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let is_bench = arguments.iter().any(|argument| argument == "--bench");
-    let scale = if is_bench { Scale::Full } else { Scale::Taste };
-    let names: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+/// Answers the questions whose id contains one of the arguments (all of them without any) in a
+/// table. With `--json FILE` each row is a line of JSON in that file too, with all its rounds.
+///
+/// # Panics
+/// When a row cannot be written.
+pub fn answer(questions: &[Question<'_>]) {
+    let mut arguments = std::env::args().skip(1);
+    let (mut scale, mut json, mut names) = (Scale::Taste, None, Vec::new());
+    let mut is_quick = false;
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--bench" => scale = Scale::Full,
+            "--quick" => is_quick = true,
+            "--json" => {
+                let path = arguments.next().expect("--json is followed by the name of a file");
+                json = Some(File::create(path).expect("a file for the rows"));
+            }
+            flag if flag.starts_with('-') => {}
+            _ => names.push(argument),
+        }
+    }
+    let scale = if is_quick { Scale::Taste } else { scale };
+    let mut out = io::stdout();
+    let head = ("id", "ours", "against", "unit", "ratio", "question");
+    let (id, ours, against, unit, ratio, question) = head;
+    writeln!(out, "{id:24} {ours:>10} {against:>10} {unit:11} {ratio:>7}  {question}")
+        .expect(READER);
     for (id, measure) in questions {
         if names.is_empty() || names.iter().any(|name| id.contains(name.as_str())) {
-            let line = serde_json::to_string(&measure(scale)).expect("a figure has an encoding");
-            writeln!(io::stdout(), "{line}").expect("somebody reads the figures");
+            let figure = measure(scale);
+            writeln!(out, "{figure}").expect(READER);
+            if let Some(json) = &mut json {
+                let line = serde_json::to_string(&figure).expect("a figure has an encoding");
+                writeln!(json, "{line}").expect(READER);
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Real stores with real objects in them, put there under deals as a client would.
+//! Real stores with real objects in them, put there under deals as a client would, and the
+//! directory that they lie in.
 
 use std::path::{Path, PathBuf};
 
@@ -15,14 +16,39 @@ use supernode_store::{Durability, PutBlock, PutShard, Store, StoreConfig};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
+/// The number of the key that clients have.
+const CLIENT: u8 = 1;
 /// Puts under way at a time.
 const PUTS_MAX: usize = 128;
 /// Stripes of a group: a full manifest page.
 const STRIPES_PER_GROUP: u32 = 64;
 
+/// Names another place for what benches write than the target directory.
+const DIRECTORY_VARIABLE: &str = "SUPERNODE_BENCH_DIR";
+/// Shrinks fills that take minutes, or makes them larger.
+const SHARDS_VARIABLE: &str = "SUPERNODE_BENCH_SHARDS";
+/// What `statfs` calls file systems in memory.
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+
 /// A directory on a disk, which a temporary directory of the system may not be.
 pub fn directory() -> TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("cargo made the folder")
+    let place = std::env::var_os(DIRECTORY_VARIABLE)
+        .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
+    std::fs::create_dir_all(&place).expect("a place for what benches write");
+    let kind = rustix::fs::statfs(&place).expect("a file system").f_type;
+    assert_ne!(
+        kind,
+        TMPFS_MAGIC,
+        "{} is in memory: name a disk in {DIRECTORY_VARIABLE}",
+        place.display()
+    );
+    tempfile::tempdir_in(place).expect("a place that can be written to")
+}
+
+/// How many shards a large fill has: so many, unless somebody asks for another number.
+pub fn shard_count(default: u32) -> u32 {
+    let asked = std::env::var(SHARDS_VARIABLE).ok();
+    asked.and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 /// Settings of a store that offers the whole disk. Filling one is no part of any figure, so it
@@ -40,6 +66,11 @@ pub fn filling(path: &Path) -> StoreConfig {
 /// Opens a store.
 pub fn open(config: StoreConfig) -> Store {
     Store::open(config).expect("a directory of our own")
+}
+
+/// The node that clients put as.
+pub fn client() -> NodeId {
+    node_id(&key(CLIENT))
 }
 
 fn key(number: u8) -> Keypair {
@@ -64,7 +95,7 @@ pub struct Recipe {
 }
 
 /// Bytes of one slot.
-fn shard_bytes(recipe: &Recipe, slot: Slot) -> Bytes {
+pub fn shard_bytes(recipe: &Recipe, slot: Slot) -> Bytes {
     let mut bytes = vec![0; recipe.shard_bytes as usize];
     let mut hasher = blake3::Hasher::new();
     hasher.update(&recipe.seed.to_le_bytes());
@@ -81,37 +112,27 @@ struct Upload<'a> {
     recipe: Recipe,
 }
 
-/// Puts an object under a deal lease; returns its shards in the order of their slots, each with
-/// its first bytes.
-pub async fn put(store: &Store, recipe: Recipe, lease: LeaseId, end: u64) -> Vec<Head> {
+/// Puts an object under a deal lease; returns its shards in the order of their slots.
+pub async fn put(store: &Store, recipe: Recipe, lease: LeaseId, end: u64) -> Vec<ShardId> {
     let mut id = [0; 16];
     id[..8].copy_from_slice(&recipe.seed.to_le_bytes());
-    let upload = Upload { store, key: key(1), id: UploadId::from_bytes(id), recipe };
+    let upload = Upload { store, key: key(CLIENT), id: UploadId::from_bytes(id), recipe };
     upload.perform(lease, Expiry::FinalisedHeight(end)).await
 }
 
-/// A shard and the first of its bytes.
-#[derive(Debug, Clone, Copy)]
-pub struct Head {
-    /// The shard.
-    pub id: ShardId,
-    /// Its first bytes.
-    pub first: [u8; 32],
-}
-
 impl Upload<'_> {
-    async fn perform(self, lease: LeaseId, expiry: Expiry) -> Vec<Head> {
-        let caller = node_id(&self.key);
+    async fn perform(self, lease: LeaseId, expiry: Expiry) -> Vec<ShardId> {
+        let caller = client();
         let mut builder = Builder::new();
         let mut pages = Vec::new();
-        let mut heads = Vec::new();
+        let mut ids = Vec::new();
         for first in (0..self.recipe.stripe_count).step_by(STRIPES_PER_GROUP as usize) {
             let end = self.recipe.stripe_count.min(first + STRIPES_PER_GROUP);
             let group = self.shards(first..end).await;
             for shards in group.chunks(self.width()) {
                 pages.extend(builder.push(self.extent(shards)).expect("a valid stripe"));
             }
-            heads.extend(group);
+            ids.extend(group);
         }
         let (last, manifest) = builder.finish([0; 32]).expect("few pages");
         pages.extend(last);
@@ -139,14 +160,14 @@ impl Upload<'_> {
             };
             self.store.commit(caller, commit).await.expect("everything is there");
         }
-        heads
+        ids
     }
 
     fn width(&self) -> usize {
         usize::from(self.recipe.widths.0 + self.recipe.widths.1)
     }
 
-    fn extent(&self, shards: &[Head]) -> Extent {
+    fn extent(&self, shards: &[ShardId]) -> Extent {
         let (data, parity) = self.recipe.widths;
         let shard_len = u64::from(self.recipe.shard_bytes);
         Extent::Stripe(Stripe {
@@ -155,7 +176,7 @@ impl Upload<'_> {
             data_count: data.into(),
             parity_count: parity.into(),
             shard_len,
-            shards: shards.iter().map(|head| head.id).collect(),
+            shards: shards.to_vec(),
         })
     }
 
@@ -167,17 +188,16 @@ impl Upload<'_> {
     }
 
     /// Puts the shards of some stripes, many at a time.
-    async fn shards(&self, stripes: std::ops::Range<u32>) -> Vec<Head> {
-        let (caller, upload, recipe) = (node_id(&self.key), self.id, self.recipe);
+    async fn shards(&self, stripes: std::ops::Range<u32>) -> Vec<ShardId> {
+        let (caller, upload, recipe) = (client(), self.id, self.recipe);
         let width = recipe.widths.0 + recipe.widths.1;
         let slots = stripes.flat_map(|stripe| (0..width).map(move |index| Slot { stripe, index }));
-        let mut heads = Vec::new();
+        let mut ids = Vec::new();
         let mut puts = JoinSet::new();
         for slot in slots {
             let bytes = shard_bytes(&recipe, slot);
             let shard = ShardId::of(&bytes);
-            let first = *bytes.first_chunk().expect("a shard has 64 bytes at least");
-            heads.push(Head { id: shard, first });
+            ids.push(shard);
             let store = self.store.clone();
             puts.spawn(async move {
                 let mut buffer = store.buffer(bytes.len() as u64).await.expect("a possible length");
@@ -190,7 +210,7 @@ impl Upload<'_> {
             }
         }
         puts.join_all().await;
-        heads
+        ids
     }
 }
 
