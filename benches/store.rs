@@ -4,7 +4,8 @@
 //!
 //! `cargo bench -p supernode-benches --bench store -- [--json OUT] [--quick] store.put` asks for
 //! some of the figures. The baseline is `fio` (`benches/install-fio`) in the same directory,
-//! `SUPERNODE_BENCH_DIR`. `SUPERNODE_BENCH_SHARDS` shrinks the fill of a million shards.
+//! `SUPERNODE_BENCH_DIR`; with `--features peers` other stores are baselines too (RocksDB wants
+//! a C++ compiler and libclang). `SUPERNODE_BENCH_SHARDS` shrinks the fill of a million shards.
 
 use std::cell::OnceCell;
 use std::io::{self, Write};
@@ -16,10 +17,14 @@ mod stock;
 
 mod store {
     pub mod fio;
+    #[cfg(feature = "foyer")]
+    pub mod foyer;
     pub mod get;
     pub mod growth;
     pub mod place;
     pub mod put;
+    #[cfg(feature = "rocksdb")]
+    pub mod rocksdb;
     pub mod shards;
     pub mod start;
 }
@@ -44,6 +49,10 @@ fn main() -> ExitCode {
     answer(&[
         ("store.put.5m", &put::large),
         ("store.put.64k", &put::small),
+        #[cfg(feature = "rocksdb")]
+        ("store.put.rocksdb", &store::rocksdb::put),
+        #[cfg(feature = "foyer")]
+        ("store.put.foyer", &store::foyer::put),
         ("store.get.cold.5m", &get::cold_large),
         ("store.get.cold.64k", &get::cold_small),
         ("store.get.hot.5m", &get::hot),
