@@ -28,10 +28,13 @@ const INDEX_FORMAT: u32 = 4;
 /// Sorts before every key of the catalog.
 const META_KEY: &[u8] = &[0];
 const CRC_BYTES: usize = 4;
-/// More than this much disk per byte of content, and it is built anew.
-const BLOAT_FACTOR: u64 = 4;
+/// More than this much disk per byte of content, and it is built anew. One that was just built has
+/// about 5 (a million shards), so that building it anew at 4, as is advised, never ends.
+const BLOAT_FACTOR: u64 = 16;
 /// Smaller databases are never called bloated.
 const BLOAT_BYTES_MIN: u64 = 64 << 20;
+/// Entries between two signs of life of a check.
+const CHECK_STEP: u64 = 4096;
 
 /// How to open the database.
 #[derive(Debug, Clone)]
@@ -40,7 +43,7 @@ pub struct SledOptions {
     pub path: PathBuf,
     /// Memory for its cache.
     pub cache_bytes: u64,
-    /// After this long it is given up.
+    /// After this long without progress it is given up.
     pub timeout: Duration,
 }
 
@@ -107,39 +110,46 @@ impl SledIndex {
         let (send, receive) = mpsc::sync_channel(1);
         let worker_options = options.clone();
         let worker = move || {
-            let opened = catch_unwind(|| Self::open_unguarded(&worker_options));
+            // How large it is says nothing against it: a check may take minutes, as long as it
+            // gets on. Nobody listens any more after the limit, and the receiver may be busy.
+            let progress = || drop(send.try_send(None));
+            let opened =
+                catch_unwind(AssertUnwindSafe(|| Self::open_unguarded(&worker_options, progress)));
             let outcome =
                 opened.unwrap_or_else(|panic| Err(OpenFailure::new("panic", panic_text(&*panic))));
-            // Nobody listens any more after the time limit; then the database is dropped here.
-            let _ = send.send(outcome);
+            // After the limit the database is dropped here.
+            let _ = send.send(Some(outcome));
         };
         thread::Builder::new()
             .name("index-open".to_owned())
             .spawn(worker)
             .map_err(|error| OpenFailure::new("thread", error.to_string()))?;
-        match receive.recv_timeout(options.timeout) {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                let detail = format!("not open after {} s", options.timeout.as_secs());
-                Err(OpenFailure::new("timeout", detail))
+        loop {
+            match receive.recv_timeout(options.timeout) {
+                Ok(Some(outcome)) => return outcome,
+                Ok(None) => {}
+                Err(_) => {
+                    let detail = format!("no progress for {} s", options.timeout.as_secs());
+                    return Err(OpenFailure::new("timeout", detail));
+                }
             }
         }
     }
 
-    fn open_unguarded(options: &SledOptions) -> Result<Self, OpenFailure> {
+    fn open_unguarded(options: &SledOptions, progress: impl Fn()) -> Result<Self, OpenFailure> {
         let db = sled::Config::new()
             .path(&options.path)
             .cache_capacity(options.cache_bytes)
             .flush_every_ms(Some(500))
             .open()
             .map_err(|error| OpenFailure::new("error", error.to_string()))?;
-        let meta = check(&db)?;
+        let meta = check(&db, progress)?;
         Ok(Self { db, path: options.path.clone(), meta: Mutex::new(meta) })
     }
 }
 
 /// Walks all entries and compares them with the check figures.
-fn check(db: &sled::Db) -> Result<Meta, OpenFailure> {
+fn check(db: &sled::Db, progress: impl Fn()) -> Result<Meta, OpenFailure> {
     let failed = |error: sled::Error| OpenFailure::new("error", error.to_string());
     let mut counted = Meta { format: INDEX_FORMAT, ..Meta::default() };
     let mut stated: Option<Meta> = None;
@@ -153,6 +163,9 @@ fn check(db: &sled::Db) -> Result<Meta, OpenFailure> {
             stated = Some(meta.map_err(|error| OpenFailure::new("format", error.to_string()))?);
         } else {
             counted.add(&key, &stored);
+            if counted.entry_count.is_multiple_of(CHECK_STEP) {
+                progress();
+            }
             content_bytes += (key.len() + stored.len()) as u64;
         }
     }
