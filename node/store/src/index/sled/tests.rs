@@ -1,14 +1,30 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What sled itself would not notice.
 
+use std::fs::File;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
 
 use super::{META_KEY, Meta, SledIndex, SledOptions, seal, unseal};
 use crate::catalog::KvRead;
 use crate::index::{Changes, Index, Mark};
 
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until nobody has the database any more: sled lets go of its file in threads of its own.
+fn until_released(path: &Path) {
+    let Ok(file) = File::open(path.join("db")) else { return };
+    let begun = Instant::now();
+    while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        assert!(begun.elapsed() < PATIENCE, "somebody still has {}", path.display());
+        std::thread::yield_now();
+    }
+}
+
 fn open(path: &Path) -> Result<SledIndex, super::OpenFailure> {
+    until_released(path);
     let timeout = Duration::from_secs(60);
     SledIndex::open(&SledOptions { path: path.to_owned(), cache_bytes: 1 << 20, timeout })
 }
@@ -29,6 +45,7 @@ fn fill(path: &Path) {
 
 /// Does something to the database without the index knowing.
 fn tamper(path: &Path, change: impl Fn(&sled::Db)) {
+    until_released(path);
     let db = sled::open(path).expect("a sound database");
     change(&db);
     db.flush().expect("a sound disk");
