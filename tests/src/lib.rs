@@ -7,11 +7,20 @@
 //! - [`http`] asks a node how it is; [`eventually`] waits for what it will say.
 //! - [`chain`] asks a development chain by plain JSON-RPC.
 //! - [`random`] makes bytes that a seed brings back.
+//! - [`lone`] is one node alone; [`load`] writes to it and reads back, and notes in a [`ledger`]
+//!   what was acknowledged.
+//! - [`segments`] reads a data directory with no code of the node's; [`verdict`] holds the ledger
+//!   against it.
 
 pub mod chain;
 pub mod eventually;
 pub mod http;
+pub mod ledger;
+pub mod load;
+pub mod lone;
 pub mod network;
 pub mod process;
 pub mod program;
 pub mod random;
+pub mod segments;
+pub mod verdict;

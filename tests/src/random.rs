@@ -4,6 +4,7 @@
 
 use std::env;
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use rand::seq::SliceRandom;
@@ -29,8 +30,29 @@ impl Seeded {
     pub fn new() -> Self {
         let given = env::var(VARIABLE).ok();
         let given = given.map(|text| text.parse().expect("SUPERNODE_TEST_SEED is a number"));
-        let seed = given.unwrap_or_else(rand::random);
+        Self::with(given.unwrap_or_else(rand::random))
+    }
+
+    /// The generator of this seed.
+    pub fn with(seed: u64) -> Self {
         Self { seed, generator: ChaCha8Rng::seed_from_u64(seed) }
+    }
+
+    /// A number below `end`.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.generator.random_range(0..end)
+    }
+
+    /// A position in something of this length.
+    pub fn index(&mut self, len: usize) -> usize {
+        self.generator.random_range(0..len)
+    }
+
+    /// A number in the range, each doubling of it as likely as any other.
+    pub fn magnitude(&mut self, range: &RangeInclusive<u64>) -> u64 {
+        let (first, last) = (range.start().ilog2(), range.end().ilog2());
+        let floor = 1 << self.generator.random_range(first..=last);
+        self.generator.random_range(floor..=floor * 2 - 1).clamp(*range.start(), *range.end())
     }
 
     /// That many bytes that no code shortens.

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! 64 writers push objects at a node that is killed at any moment, again and again, in the same
+//! directory: nothing that was acknowledged is lost, and nothing wrong is ever there.
+//!
+//! A ledger outside the directory says what was acknowledged. After each kill the segments are held
+//! against it by a reader of their own, and after each restart the node itself is asked.
+//! `SUPERNODE_KILLS` sets how many kills there are, `SUPERNODE_TEST_SEED` what happens in them. A
+//! kill tests what the program does, not what the disk does: the system's cache survives it.
+
+use std::collections::VecDeque;
+use std::env;
+use std::fs;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use supernode_client::Peer;
+use supernode_tests::ledger::{self, Deed, Entry, Ledger, Owed};
+use supernode_tests::load::{Door, Object};
+use supernode_tests::lone::Lone;
+use supernode_tests::program::Program;
+use supernode_tests::random::Seeded;
+use supernode_tests::segments::{Hash, Log, Name};
+use supernode_tests::verdict::judge;
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_supernode-under-test");
+const KILLS: u64 = 30;
+const WRITERS: usize = 64;
+/// Writers that share one connection.
+const WRITERS_PER_DOOR: usize = 8;
+/// Objects that a writer keeps; beyond that it releases its oldest one first.
+const KEPT: usize = 4;
+const SHARD_BYTES: RangeInclusive<u64> = 4096..=1 << 20;
+/// Most kills come within this time of load; every fifth within three times that.
+const MOMENT_MILLIS: u64 = 450;
+/// One restart in so many is killed too, within this time of its beginning.
+const NESTED_ONE_IN: u64 = 4;
+const NESTED_MILLIS: u64 = 150;
+/// Older shards that are read back after each restart, besides all new ones.
+const SAMPLE: usize = 32;
+/// Small segments, and nothing stays in the trash: bytes are given back all the time.
+const SETTINGS: [&str; 3] =
+    ["storage.segment_bytes_max=16MiB", "storage.trash_secs=0", "storage.reserve_bytes=0"];
+
+/// What one writer has asked for and not released.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    number: u64,
+    name: Name,
+    /// Whether its release was asked for, and may have been done.
+    is_leaving: bool,
+}
+
+/// What all writers know. It outlives them: they are cut off with the node.
+struct Desk {
+    seed: u64,
+    numbers: AtomicU64,
+    held: Vec<Mutex<VecDeque<Held>>>,
+    ledger: Arc<Ledger>,
+    ledger_path: PathBuf,
+}
+
+impl Desk {
+    fn new(seed: u64, ledger_path: PathBuf) -> Arc<Self> {
+        let held = (0..WRITERS).map(|_| Mutex::default()).collect();
+        let ledger = Arc::new(Ledger::open(&ledger_path));
+        Arc::new(Self { seed, numbers: AtomicU64::new(0), held, ledger, ledger_path })
+    }
+
+    fn with<T>(&self, writer: usize, act: impl FnOnce(&mut VecDeque<Held>) -> T) -> T {
+        act(&mut self.held[writer].lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Writes until the end, which is never its own; gives what it was refused with.
+    async fn write(self: Arc<Self>, writer: usize, door: Door) -> String {
+        // What the kill interrupted is uploaded again, as a client would: that must do no harm.
+        let interrupted = self.with(writer, |held| held.back().copied());
+        if let Some(held) = interrupted.filter(|held| !held.is_leaving && held.number % 2 == 0)
+            && let Err(error) = door.store(&self.object(held.number)).await
+        {
+            return error.to_string();
+        }
+        loop {
+            let outcome = match self.with(writer, oldest_to_go) {
+                Some(held) => self.release(writer, &door, held).await,
+                None => self.store(writer, &door).await,
+            };
+            if let Err(refusal) = outcome {
+                return refusal;
+            }
+        }
+    }
+
+    async fn store(&self, writer: usize, door: &Door) -> Result<(), String> {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let object = self.object(number);
+        let held = Held { number, name: object.name, is_leaving: false };
+        self.with(writer, |all| all.push_back(held));
+        door.store(&object).await.map_err(|error| error.to_string())
+    }
+
+    async fn release(&self, writer: usize, door: &Door, held: Held) -> Result<(), String> {
+        let was_there = door.release(held.name).await.map_err(|error| error.to_string())?;
+        self.with(writer, VecDeque::pop_front);
+        let entries = || ledger::read(&self.ledger_path);
+        if was_there || held.is_leaving || !anything_acked(&entries(), held.name) {
+            return Ok(());
+        }
+        Err(format!("{held:?} was acknowledged and is not there to be released"))
+    }
+
+    fn object(&self, number: u64) -> Object {
+        Object::of(self.seed, number, &SHARD_BYTES)
+    }
+}
+
+/// The oldest object of a writer that has enough, marked as leaving; as it was before.
+fn oldest_to_go(held: &mut VecDeque<Held>) -> Option<Held> {
+    let oldest = (held.len() > KEPT).then(|| held.front_mut()).flatten()?;
+    let before = *oldest;
+    oldest.is_leaving = true;
+    Some(before)
+}
+
+fn anything_acked(entries: &[Entry], name: Name) -> bool {
+    entries.iter().any(|entry| entry.deed.name() == name && entry.acked.is_some())
+}
+
+/// A test's running figures.
+#[derive(Debug, Default)]
+struct Figures {
+    kills: u64,
+    nested: u64,
+    read_back: usize,
+    slowest_start: Duration,
+}
+
+/// One node, and those who write to it.
+struct Story {
+    runtime: Runtime,
+    node: Lone,
+    desk: Arc<Desk>,
+    random: Seeded,
+    figures: Figures,
+    /// Entries of the ledger that were read back before.
+    seen: usize,
+}
+
+impl Story {
+    /// Starts the node, kills it under load, and looks at what it left.
+    fn round(&mut self) {
+        let mut process = self.node.start(&[], &[]);
+        if self.random.below(NESTED_ONE_IN) == 0 {
+            let moment = Duration::from_millis(self.random.below(NESTED_MILLIS));
+            assert!(process.lasts(moment), "a node that starts does not end by itself");
+            process.kill();
+            self.figures.nested += 1;
+            process = self.node.start(&[], &[]);
+        }
+        let begun = Instant::now();
+        let peer = process.up().expect("the node comes up after a kill");
+        self.figures.slowest_start = self.figures.slowest_start.max(begun.elapsed());
+        self.read_back(&peer, false);
+
+        let wide = if self.random.below(5) == 0 { 3 } else { 1 };
+        let moment = Duration::from_millis(1 + self.random.below(MOMENT_MILLIS * wide));
+        let mut writers = self.runtime.block_on(self.let_write(&peer, moment));
+        process.kill();
+        self.figures.kills += 1;
+        self.runtime.block_on(writers.shutdown());
+        self.look_at_segments();
+    }
+
+    /// Lets all writers write for so long. None of them may end in that time.
+    async fn let_write(&self, peer: &Peer, moment: Duration) -> JoinSet<String> {
+        let mut writers = JoinSet::new();
+        let doors = WRITERS.div_ceil(WRITERS_PER_DOOR);
+        let door = |_| Door::new(peer, &self.node.writer, &self.desk.ledger);
+        let doors: Vec<Door> = (0..doors).map(door).collect();
+        for writer in 0..WRITERS {
+            let door = doors[writer / WRITERS_PER_DOOR].clone();
+            writers.spawn(Arc::clone(&self.desk).write(writer, door));
+        }
+        let ended = tokio::time::timeout(moment, writers.join_next()).await;
+        assert!(ended.is_err(), "a writer was refused under load: {ended:?}");
+        writers
+    }
+
+    fn look_at_segments(&self) {
+        let entries = ledger::read(&self.desk.ledger_path);
+        let log = Log::read(self.node.dir()).expect("segments as the format says");
+        let verdict = judge(&entries, &log).expect("payloads can be read");
+        assert!(verdict.is_clean(), "{:?}: {verdict:#?}", self.figures);
+    }
+
+    /// Asks the node for all that is new, and some or all of what is older.
+    fn read_back(&mut self, peer: &Peer, all: bool) {
+        let entries = ledger::read(&self.desk.ledger_path);
+        let owed = Owed::of(&entries);
+        let (older, newer) = entries.split_at(if all { 0 } else { self.seen });
+        let mut wanted = shards(newer);
+        let mut sample = self.random.shuffled(shards(older));
+        sample.truncate(SAMPLE);
+        wanted.extend(sample);
+        self.figures.read_back += wanted.len();
+        self.seen = entries.len();
+        let faults = self.runtime.block_on(async {
+            let door = Door::new(peer, &self.node.writer, &self.desk.ledger);
+            let mut faults = door.read_pins(&owed).await;
+            faults.extend(door.read_shards(&owed, &wanted).await);
+            door.close().await;
+            faults
+        });
+        assert!(faults.is_empty(), "{:?}: {faults:#?}", self.figures);
+    }
+}
+
+/// The shards that were sent, each once.
+fn shards(entries: &[Entry]) -> Vec<Hash> {
+    let mut shards: Vec<Hash> = entries
+        .iter()
+        .filter_map(|entry| match entry.deed {
+            Deed::Put { shard, .. } => Some(shard),
+            _ => None,
+        })
+        .collect();
+    shards.sort_unstable();
+    shards.dedup();
+    shards
+}
+
+fn story(dir: &Path) -> Story {
+    let random = Seeded::new();
+    println!("seed {}", random.seed);
+    let program = Program::new(PROGRAM, &dir.join("home"));
+    let node = Lone::init(&program, &dir.join("node"), &SETTINGS);
+    let desk = Desk::new(random.seed, dir.join("ledger"));
+    let runtime = Runtime::new().expect("a runtime");
+    Story { runtime, node, desk, random, figures: Figures::default(), seen: 0 }
+}
+
+#[test]
+fn kills_under_load_lose_nothing() {
+    let kills = env::var("SUPERNODE_KILLS").ok();
+    let kills = kills.map_or(KILLS, |text| text.parse().expect("SUPERNODE_KILLS is a number"));
+    let dir = tempfile::Builder::new().prefix("supernode-test-").tempdir();
+    let dir = dir.expect("a temporary directory");
+    let mut story = story(dir.path());
+    for _ in 0..kills {
+        story.round();
+    }
+
+    let mut process = story.node.start(&[], &[]);
+    let peer = process.up().expect("the node comes up");
+    story.read_back(&peer, true);
+    process.stop();
+    story.look_at_segments();
+    let entries = ledger::read(&story.desk.ledger_path);
+    let acked = entries.iter().filter(|entry| entry.acked.is_some()).count();
+    let bytes: u64 = fs::read_dir(story.node.dir())
+        .expect("an own directory")
+        .flatten()
+        .filter_map(|entry| Some(entry.metadata().ok()?.len()))
+        .sum();
+    println!(
+        "{:?}; {acked} of {} requests were acknowledged, {bytes} bytes of files are left",
+        story.figures,
+        entries.len()
+    );
+    let released = Owed::of(&entries).released.len();
+    assert!(acked as u64 > kills * 10 && released > 0, "kills came before anything was done");
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One node alone, without a chain and without others: a directory, and the process that works in
+//! it for as long as a test lets it.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use supernode_client::{Keypair, Peer};
+use supernode_protocol::ids::NodeId;
+
+use crate::eventually::{before, eventually};
+use crate::process::{self, Signal};
+use crate::program::{Guarded, Program};
+
+/// A node that has not gone by then never will.
+const GONE_PATIENCE: Duration = Duration::from_secs(30);
+/// The only settings that do not come from the caller: ports that nobody else has.
+const PORTS: [&str; 4] = [
+    "relay.listen=127.0.0.1:0",
+    "dht.listen=/ip4/127.0.0.1/tcp/0",
+    "http.listen=127.0.0.1:0",
+    "dht.allow_private_addresses=true",
+];
+
+/// A node's directory, and who may write to it.
+#[derive(Debug)]
+pub struct Lone {
+    program: Program,
+    dir: PathBuf,
+    /// The key of the one writer.
+    pub writer: Keypair,
+}
+
+/// Its process.
+#[derive(Debug)]
+pub struct Running {
+    process: Guarded,
+    dir: PathBuf,
+}
+
+impl Lone {
+    /// Makes the directory, with these settings (`section.key=value`).
+    ///
+    /// # Panics
+    /// If the program does not.
+    pub fn init(program: &Program, dir: &Path, settings: &[&str]) -> Self {
+        let writer = Keypair::generate_ed25519();
+        let name = NodeId::from_public(&writer.public()).expect("an Ed25519 key");
+        let mut command = program.command(["init", "--data-dir"]);
+        command.arg(dir).args(["--set", &format!("relay.writers={name}")]);
+        command.args(PORTS.iter().chain(settings).flat_map(|setting| ["--set", setting]));
+        crate::program::run(&mut command).expect(0);
+        Self { program: program.clone(), dir: dir.to_owned(), writer }
+    }
+
+    /// The same node in another directory, which must hold a copy of this one's.
+    pub fn moved(&self, dir: &Path) -> Self {
+        let (program, writer) = (self.program.clone(), self.writer.clone());
+        Self { program, dir: dir.to_owned(), writer }
+    }
+
+    /// Where its segments are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Starts its process, by way of another program where there are words of one; and with more
+    /// settings.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn start(&self, wrapper: &[String], settings: &[&str]) -> Running {
+        let node = self.program.command(["run", "--json", "--config"]);
+        let mut command = match wrapper.split_first() {
+            None => node,
+            Some((program, words)) => {
+                let mut command = Command::new(program);
+                command.args(words).arg(node.get_program()).args(node.get_args());
+                command.env_clear().stdin(Stdio::null());
+                let set = node.get_envs().filter_map(|(name, value)| Some((name, value?)));
+                command.envs(set);
+                command
+            }
+        };
+        command.arg(self.dir.join("supernode.toml"));
+        command.args(settings.iter().flat_map(|setting| ["--set", setting]));
+        let talk = File::options().create(true).append(true).open(self.dir.join("node.log"));
+        command.stdout(Stdio::piped()).stderr(talk.expect("an own directory"));
+        Running { process: Guarded::spawn(&mut command), dir: self.dir.clone() }
+    }
+}
+
+impl Running {
+    /// Waits until it is up and says where; nothing if it ends before.
+    ///
+    /// # Panics
+    /// If it says something else. Not to be asked twice.
+    pub fn up(&mut self) -> Option<Peer> {
+        let stdout = self.process.child().stdout.take().expect("asked for once");
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).expect("a pipe can be read");
+        // A process that is killed while it speaks ends the line early.
+        let said: Value = serde_json::from_str(line.strip_suffix('\n')?).expect("JSON");
+        let text = |key: &str| said[key].as_str().expect("a node that is up says who and where");
+        let quic: SocketAddr = text("quic").parse().expect("an address");
+        Some(Peer { node: text("peer_id").parse().expect("an id"), addresses: vec![quic] })
+    }
+
+    /// How it ended, if it has.
+    pub fn status(&mut self) -> Option<ExitStatus> {
+        self.process.status()
+    }
+
+    /// Lets it run for so long; whether it is still there then.
+    pub fn lasts(&mut self, time: Duration) -> bool {
+        before(time, || self.status()).is_none()
+    }
+
+    /// Kills it without a word, and what it was started by.
+    ///
+    /// # Panics
+    /// If it does not die.
+    pub fn kill(mut self) {
+        self.end(Signal::KILL);
+    }
+
+    /// Asks it to stop in good order.
+    ///
+    /// # Panics
+    /// If it does not, or says that it could not.
+    pub fn stop(mut self) {
+        let status = self.end(Signal::TERM);
+        assert_eq!(status.code(), Some(0), "an orderly stop; {} says why", self.dir.display());
+    }
+
+    fn end(&mut self, signal: Signal) -> ExitStatus {
+        for pid in process::working_in(&self.dir) {
+            process::signal(pid, signal);
+        }
+        let status = self.process.wait(GONE_PATIENCE);
+        eventually("the end of all that worked in the directory", GONE_PATIENCE, || {
+            process::working_in(&self.dir).is_empty().then_some(())
+        });
+        status
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // The wrapper is killed by its guard; what it had started is not its to end.
+        for pid in process::working_in(&self.dir) {
+            process::signal(pid, Signal::KILL);
+        }
+    }
+}

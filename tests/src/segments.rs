@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Reads the segments of a node that does not run, by `docs/DATA_FORMAT.md` alone and with no code
+//! of the node's: what a test holds the node's own word against.
+//!
+//! It is strict. Records must follow each other without a gap in place or number, up to the end
+//! that the next segment states; only the newest segment may have a torn end. Whatever else is not
+//! as the page says is an error, which names segment and offset.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+mod bytes;
+
+use self::bytes::{Fields, Postcard, crc32c};
+
+const HEADER_BYTES: u64 = 8192;
+const COPY_BYTES: u64 = 4096;
+const RECORD_HEADER_BYTES: usize = 96;
+const ALIGN: u64 = 64;
+const LARGE_PAYLOAD_BYTES: u64 = 64 << 10;
+const LARGE_ALIGN: u64 = 4096;
+
+/// 32 bytes that name a shard, a block or an object.
+pub type Hash = [u8; 32];
+/// 16 bytes that name an upload or a lease.
+pub type Name = [u8; 16];
+
+/// What a record says, as far as a test asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Word {
+    /// A shard, or a further slot of one, under an upload.
+    Slot {
+        /// Whose.
+        upload: Name,
+        /// Where in the object.
+        stripe: u64,
+        /// Where in the stripe.
+        index: u64,
+        /// Which shard.
+        shard: Hash,
+    },
+    /// A manifest block, or a further reference to one, under an upload.
+    Block {
+        /// Whose.
+        upload: Name,
+        /// Which block.
+        cid: Hash,
+    },
+    /// An upload becomes part of an object.
+    Commit {
+        /// Which upload.
+        upload: Name,
+        /// The CID of its root.
+        object: Hash,
+        /// What keeps it.
+        lease: Name,
+    },
+    /// A lease was released or has expired, or an upload was given up.
+    Ended {
+        /// Of which.
+        name: Name,
+    },
+    /// A shard (0), a block (1) or a group (2) is gone.
+    Gone {
+        /// The shard, the block, or the group's object.
+        id: Hash,
+        /// Which of them.
+        what: u64,
+    },
+    /// Anything else.
+    Other,
+}
+
+/// `Word::Gone` of a group.
+pub const GONE_GROUP: u64 = 2;
+
+/// A record that counts.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// What it says.
+    pub word: Word,
+    /// The segment's file.
+    pub path: PathBuf,
+    /// Its bytes in that file, up to the end of the payload.
+    pub start: u64,
+    /// Where they end.
+    pub end: u64,
+}
+
+/// Bytes of a shard or a block.
+#[derive(Debug, Clone)]
+pub struct Payload {
+    /// The segment's file.
+    pub path: PathBuf,
+    /// Where they begin.
+    pub start: u64,
+    /// How many.
+    pub len: u64,
+}
+
+/// What a directory says.
+#[derive(Debug, Default)]
+pub struct Log {
+    /// Number of the first record that is left.
+    pub first: u64,
+    /// All of them, in order: the record with number `first` first.
+    pub records: Vec<Record>,
+    /// The bytes of each shard and block that is not gone.
+    pub payloads: HashMap<Hash, Payload>,
+}
+
+/// One segment.
+struct Segment {
+    path: PathBuf,
+    number: u64,
+    tag: u64,
+    previous: u64,
+    previous_end: u64,
+}
+
+/// A record's header.
+struct Header {
+    kind: u8,
+    sequence: u64,
+    unsynced: u64,
+    id: Hash,
+    meta: Vec<u8>,
+    payload: Payload,
+    start: u64,
+}
+
+impl Payload {
+    /// Whether the bytes are what their name says.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn is(&self, id: &Hash) -> Result<bool, String> {
+        let mut bytes = vec![0; usize::try_from(self.len).map_err(|error| error.to_string())?];
+        let file = File::open(&self.path).map_err(|error| error.to_string())?;
+        match file.read_exact_at(&mut bytes, self.start) {
+            Ok(()) => Ok(blake3::hash(&bytes).as_bytes() == id),
+            // A payload that is cut short by the end of the file.
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+            Err(error) => Err(format!("{}: {error}", self.path.display())),
+        }
+    }
+
+    fn end(&self) -> u64 {
+        self.start + self.len
+    }
+}
+
+impl Log {
+    /// Reads all segments of a directory.
+    ///
+    /// # Errors
+    /// Whatever is not as the format says.
+    pub fn read(directory: &Path) -> Result<Self, String> {
+        let segments = segments(directory)?;
+        let ends: HashMap<u64, u64> =
+            segments.iter().map(|it| (it.previous, it.previous_end)).collect();
+        let newest = segments.last().map(|it| it.number);
+        let mut log = Self::default();
+        for segment in &segments {
+            let found = match ends.get(&segment.number) {
+                Some(end) => segment.records(Some(*end))?,
+                None if Some(segment.number) == newest => segment.whole(segment.records(None)?)?,
+                // Begun, and given up before its first record: its successor follows another one.
+                None => segment.records(Some(HEADER_BYTES))?,
+            };
+            for header in found {
+                log.add(header)?;
+            }
+        }
+        Ok(log)
+    }
+
+    /// The record of this number, if it is left.
+    pub fn record(&self, sequence: u64) -> Option<&Record> {
+        let at = sequence.checked_sub(self.first)?;
+        self.records.get(usize::try_from(at).ok()?)
+    }
+
+    fn add(&mut self, header: Header) -> Result<(), String> {
+        let next = self.first + self.records.len() as u64;
+        if self.records.is_empty() {
+            self.first = header.sequence;
+        } else if header.sequence != next {
+            let (found, at) = (header.sequence, header.place());
+            return Err(format!("{at}: record {found} stands where record {next} should"));
+        }
+        let word = header.word().ok_or_else(|| format!("{}: a bad meta", header.place()))?;
+        match header.kind {
+            1 | 3 => drop(self.payloads.insert(header.id, header.payload.clone())),
+            8 if matches!(word, Word::Gone { what: 0 | 1, .. }) => {
+                self.payloads.remove(&header.id);
+            }
+            _ => {}
+        }
+        let (start, end) = (header.start, header.payload.end());
+        self.records.push(Record { word, path: header.payload.path, start, end });
+        Ok(())
+    }
+}
+
+/// The segments of a directory that have a header, oldest first.
+fn segments(directory: &Path) -> Result<Vec<Segment>, String> {
+    let entries = fs::read_dir(directory).map_err(|error| error.to_string())?;
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|name| name == "seg"));
+    paths.sort();
+    let mut found = Vec::new();
+    for path in paths {
+        let length = fs::metadata(&path).map_err(|error| error.to_string())?.len();
+        match Segment::read(&path)? {
+            Some(segment) => found.push(segment),
+            None if length <= HEADER_BYTES => {}
+            None => return Err(format!("{}: no whole header", path.display())),
+        }
+    }
+    Ok(found)
+}
+
+impl Segment {
+    fn read(path: &Path) -> Result<Option<Self>, String> {
+        let file = File::open(path).map_err(|error| error.to_string())?;
+        for at in [0, COPY_BYTES] {
+            let mut copy = [0; 128];
+            let is_whole = file.read_exact_at(&mut copy, at).is_ok();
+            if !is_whole || &copy[..8] != b"SNSEGMNT" || !crc32c::ends(&copy) {
+                continue;
+            }
+            let mut fields = Fields(&copy[8..]);
+            let (version, number, tag) = (fields.u32(), fields.u32(), fields.u64());
+            let named = path.file_stem().is_some_and(|name| *name == *format!("{number:010}"));
+            if version != 1 || !named {
+                return Err(format!("{}: segment {number} of version {version}", path.display()));
+            }
+            let _node = fields.take(32);
+            let _first = fields.u64();
+            let (previous_end, previous) = (fields.u64(), fields.u32());
+            let path = path.to_owned();
+            return Ok(Some(Self { path, number, tag, previous, previous_end }));
+        }
+        Ok(None)
+    }
+
+    /// All records up to the stated end, or to the first that is none.
+    fn records(&self, end: Option<u64>) -> Result<Vec<Header>, String> {
+        let file = File::open(&self.path).map_err(|error| error.to_string())?;
+        let mut found = Vec::new();
+        let mut at = HEADER_BYTES;
+        while end.is_none_or(|end| at < end) {
+            let Some(header) = self.header(&file, at) else { break };
+            at = header.payload.end().next_multiple_of(ALIGN);
+            found.push(header);
+        }
+        match end {
+            Some(end) if at != end => {
+                let path = self.path.display();
+                Err(format!("{path}: no whole record at {at}, and the log goes on to {end}"))
+            }
+            _ => Ok(found),
+        }
+    }
+
+    fn header(&self, file: &File, at: u64) -> Option<Header> {
+        let mut bytes = [0; RECORD_HEADER_BYTES];
+        file.read_exact_at(&mut bytes, at).ok()?;
+        let mut fields = Fields(&bytes[8..]);
+        let (tag, offset) = (fields.u64(), fields.u64());
+        let is_ours = bytes[..5] == *b"SNRC\x01" && tag == self.tag && offset == at;
+        if !is_ours || !crc32c::ends(&bytes) {
+            return None;
+        }
+        let sequence = fields.u64();
+        let (_seconds, unsynced) = (fields.u32(), fields.u32());
+        let (meta_len, outboard_len, payload_len) = (fields.u32(), fields.u32(), fields.u64());
+        let id = fields.take(32).try_into().ok()?;
+        let meta_crc = fields.u32();
+        let mut meta = vec![0; usize::try_from(meta_len).ok()?];
+        let meta_at = at + RECORD_HEADER_BYTES as u64;
+        file.read_exact_at(&mut meta, meta_at).ok()?;
+        if u64::from(crc32c::of(&meta)) != meta_crc {
+            return None;
+        }
+        let align = if payload_len >= LARGE_PAYLOAD_BYTES { LARGE_ALIGN } else { ALIGN };
+        let start = (meta_at + meta_len + outboard_len).next_multiple_of(align);
+        let payload = Payload { path: self.path.clone(), start, len: payload_len };
+        Some(Header { kind: bytes[5], sequence, unsynced, id, meta, payload, start: at })
+    }
+
+    /// The newest segment's records without its torn end: after the last that was certainly on
+    /// disk, nothing from the first on whose payload is not whole.
+    fn whole(&self, mut found: Vec<Header>) -> Result<Vec<Header>, String> {
+        let durable = found.iter().map(|it| it.sequence - 1 - it.unsynced).max().unwrap_or(0);
+        let mut end = found.len();
+        for (at, header) in found.iter().enumerate() {
+            let is_checked = header.sequence > durable && matches!(header.kind, 1 | 3);
+            if is_checked && !header.payload.is(&header.id)? {
+                end = at;
+                break;
+            }
+        }
+        found.truncate(end);
+        Ok(found)
+    }
+}
+
+impl Header {
+    fn place(&self) -> String {
+        format!("{} at {}", self.payload.path.display(), self.start)
+    }
+
+    fn word(&self) -> Option<Word> {
+        let mut meta = Postcard(&self.meta);
+        let id = self.id;
+        Some(match self.kind {
+            1 | 2 => {
+                let (upload, _owner) = (meta.name()?, meta.hash()?);
+                let (stripe, index) = (meta.number()?, meta.number()?);
+                Word::Slot { upload, stripe, index, shard: id }
+            }
+            3 | 4 => Word::Block { upload: meta.name()?, cid: id },
+            5 => {
+                let (upload, object) = (meta.name()?, meta.hash()?);
+                let _group = meta.number()?;
+                if meta.byte()? == 1 {
+                    let _page = meta.hash()?;
+                }
+                let (_stripe, _stripes) = (meta.number()?, meta.number()?);
+                Word::Commit { upload, object, lease: meta.name()? }
+            }
+            7 => match meta.number()? {
+                1..=3 => Word::Ended { name: meta.name()? },
+                _ => Word::Other,
+            },
+            8 => Word::Gone { id, what: meta.number()? },
+            _ => Word::Other,
+        })
+    }
+}
