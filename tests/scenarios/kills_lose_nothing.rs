@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use supernode_client::Peer;
 use supernode_tests::ledger::{self, Deed, Entry, Ledger, Owed};
-use supernode_tests::load::{Door, Object};
+use supernode_tests::load::{Door, Object, Recipe};
 use supernode_tests::lone::Lone;
 use supernode_tests::program::Program;
 use supernode_tests::random::Seeded;
@@ -57,7 +57,7 @@ struct Held {
 
 /// What all writers know. It outlives them: they are cut off with the node.
 struct Desk {
-    seed: u64,
+    recipe: Recipe,
     numbers: AtomicU64,
     held: Vec<Mutex<VecDeque<Held>>>,
     ledger: Arc<Ledger>,
@@ -68,7 +68,8 @@ impl Desk {
     fn new(seed: u64, ledger_path: PathBuf) -> Arc<Self> {
         let held = (0..WRITERS).map(|_| Mutex::default()).collect();
         let ledger = Arc::new(Ledger::open(&ledger_path));
-        Arc::new(Self { seed, numbers: AtomicU64::new(0), held, ledger, ledger_path })
+        let recipe = Recipe { seed, shard_bytes: SHARD_BYTES, is_sharing: true };
+        Arc::new(Self { recipe, numbers: AtomicU64::new(0), held, ledger, ledger_path })
     }
 
     fn with<T>(&self, writer: usize, act: impl FnOnce(&mut VecDeque<Held>) -> T) -> T {
@@ -114,7 +115,7 @@ impl Desk {
     }
 
     fn object(&self, number: u64) -> Object {
-        Object::of(self.seed, number, &SHARD_BYTES)
+        self.recipe.object(number)
     }
 }
 
@@ -181,6 +182,9 @@ impl Story {
         let doors = WRITERS.div_ceil(WRITERS_PER_DOOR);
         let door = |_| Door::new(peer, &self.node.writer, &self.desk.ledger);
         let doors: Vec<Door> = (0..doors).map(door).collect();
+        for door in &doors {
+            door.knock().await.expect("a node that is up takes connections");
+        }
         for writer in 0..WRITERS {
             let door = doors[writer / WRITERS_PER_DOOR].clone();
             writers.spawn(Arc::clone(&self.desk).write(writer, door));

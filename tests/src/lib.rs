@@ -23,4 +23,5 @@ pub mod process;
 pub mod program;
 pub mod random;
 pub mod segments;
+pub mod strace;
 pub mod verdict;

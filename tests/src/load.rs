@@ -38,18 +38,27 @@ pub struct Object {
     shards: Vec<(ShardId, Bytes)>,
 }
 
-impl Object {
-    /// The object of this number, with shards of a length within `bytes`.
-    pub fn of(seed: u64, number: u64, bytes: &RangeInclusive<u64>) -> Self {
+/// What objects of a run are made of.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    /// Decides all bytes.
+    pub seed: u64,
+    /// Lengths of shards.
+    pub shard_bytes: RangeInclusive<u64>,
+    /// Whether some objects have a shard in common.
+    pub is_sharing: bool,
+}
+
+impl Recipe {
+    /// The object of this number, always the same.
+    pub fn object(&self, number: u64) -> Object {
+        let seed = self.seed;
         let mut random = Seeded::with(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let shared = (random.below(SHARED_ONE_IN) == 0).then(|| random.below(4));
+        let is_shared = random.below(SHARED_ONE_IN) == 0 && self.is_sharing;
+        let shared = is_shared.then(|| random.index(SHARED_BYTES.len()));
         let (data_count, parity_count) = (random.index(3) + 1, random.index(2));
-        let wanted = match shared.and_then(|which| usize::try_from(which).ok()) {
-            Some(which) => SHARED_BYTES[which],
-            // As many between 4 and 8 KiB as between 512 KiB and 1 MiB.
-            None => random.magnitude(bytes),
-        };
-        let len = shard_len(wanted, 1);
+        let wanted = random.magnitude(&self.shard_bytes);
+        let len = shard_len(shared.map_or(wanted, |which| SHARED_BYTES[which]), 1);
         let mut shards = Vec::new();
         for index in 0..data_count + parity_count {
             let label = match shared {
@@ -76,7 +85,7 @@ impl Object {
         let mut name = Name::default();
         name[..8].copy_from_slice(&seed.to_be_bytes());
         name[8..].copy_from_slice(&number.to_be_bytes());
-        Self { name, cid: manifest.block.cid, root: manifest.block.bytes, shards }
+        Object { name, cid: manifest.block.cid, root: manifest.block.bytes, shards }
     }
 }
 
@@ -106,6 +115,14 @@ impl Door {
         let client = Client::new(ClientConfig::new(key.clone(), "main")).expect("a socket");
         let (peer, key, ledger) = (peer.clone(), key.clone(), Arc::clone(ledger));
         Self { client, peer, key, ledger }
+    }
+
+    /// Connects, so that what follows is met by a server that is ready.
+    ///
+    /// # Errors
+    /// What the node or the connection says.
+    pub async fn knock(&self) -> Result<(), ClientError> {
+        self.client.connect(&self.peer).await.map(drop)
     }
 
     /// Uploads an object and commits it. May be repeated.

@@ -2,7 +2,7 @@
 //! One node alone, without a chain and without others: a directory, and the process that works in
 //! it for as long as a test lets it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -58,8 +58,12 @@ impl Lone {
         Self { program: program.clone(), dir: dir.to_owned(), writer }
     }
 
-    /// The same node in another directory, which must hold a copy of this one's.
-    pub fn moved(&self, dir: &Path) -> Self {
+    /// The same node in a copy of its directory. It must not run.
+    ///
+    /// # Panics
+    /// If there is something already.
+    pub fn copied_to(&self, dir: &Path) -> Self {
+        copy(&self.dir, dir);
         let (program, writer) = (self.program.clone(), self.writer.clone());
         Self { program, dir: dir.to_owned(), writer }
     }
@@ -155,6 +159,19 @@ impl Drop for Running {
         // The wrapper is killed by its guard; what it had started is not its to end.
         for pid in process::working_in(&self.dir) {
             process::signal(pid, Signal::KILL);
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).expect("a new directory");
+    for entry in fs::read_dir(from).expect("an own directory").flatten() {
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type().expect("the system knows");
+        if kind.is_dir() {
+            copy(&from, &to);
+        } else if kind.is_file() {
+            fs::copy(&from, &to).expect("there is room");
         }
     }
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A ledger held against the segments: is everything acknowledged there, and nothing wrong?
 //!
-//! - Each acknowledgement names a record; the log must have it, saying the same. It may lack it only
-//!   where the oldest segments went, and then for an object that somebody asked to release.
+//! - Each acknowledgement names a record; the log must have it, saying the same. It may lack it
+//!   only where the oldest segments went, and then for an object that somebody asked to release.
 //! - What is kept has its bytes, and they hash to their names. So have all bytes that are not dead.
 //! - Nothing is in the log that nobody asked for; no pin is ended that nobody released.
 
@@ -144,5 +144,83 @@ fn says(word: &Word, deed: &Deed) -> bool {
         }
         (Word::Ended { name }, Deed::Release { name: released }) => name == released,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::{Verdict, judge};
+    use crate::ledger::{Deed, Entry};
+    use crate::segments::{Log, Payload, Record, Word};
+
+    const NAME: [u8; 16] = [7; 16];
+
+    /// A log of one object of one shard in a file, and the ledger that fits it.
+    fn sample(file: &Path) -> (Vec<Entry>, Log) {
+        fs::write(file, b"shardroot").expect("a temporary file");
+        let (shard, cid) = (*blake3::hash(b"shard").as_bytes(), *blake3::hash(b"root").as_bytes());
+        let deeds = [
+            Deed::Put { name: NAME, index: 0, shard, len: 5 },
+            Deed::Root { name: NAME, cid },
+            Deed::Commit { name: NAME, cid },
+        ];
+        let words = [
+            Word::Slot { upload: NAME, stripe: 0, index: 0, shard },
+            Word::Block { upload: NAME, cid },
+            Word::Commit { upload: NAME, object: cid, lease: NAME },
+        ];
+        let path = || file.to_owned();
+        let record = |word| Record { word, path: path(), start: 0, end: 9 };
+        let payloads = [
+            (shard, Payload { path: path(), start: 0, len: 5 }),
+            (cid, Payload { path: path(), start: 5, len: 4 }),
+        ];
+        let records = words.map(record).to_vec();
+        let log = Log { first: 10, records, payloads: payloads.into() };
+        let entries = deeds.into_iter().zip(10..);
+        (entries.map(|(deed, at)| Entry { deed, acked: Some(at) }).collect(), log)
+    }
+
+    fn verdict(change: impl FnOnce(&mut Vec<Entry>, &mut Log)) -> Verdict {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        let (mut entries, mut log) = sample(file.path());
+        change(&mut entries, &mut log);
+        judge(&entries, &log).expect("the file can be read")
+    }
+
+    fn counts(change: impl FnOnce(&mut Vec<Entry>, &mut Log)) -> (usize, usize) {
+        let Verdict { lost, wrong, .. } = verdict(change);
+        (lost.len(), wrong.len())
+    }
+
+    #[test]
+    fn a_log_that_fits_is_clean() {
+        let verdict = verdict(|_, _| {});
+        assert!(verdict.is_clean(), "{verdict:?}");
+        assert_eq!((verdict.acked, verdict.hashed), (3, 2));
+    }
+
+    #[test]
+    fn what_was_acknowledged_and_is_not_there_is_lost() {
+        assert_eq!(counts(|_, log| drop(log.records.pop())), (1, 0), "the newest record");
+        assert_eq!(counts(|_, log| log.first += 1), (1, 2), "the oldest, and all others move");
+        let lose = |log: &mut Log| log.payloads.retain(|_, payload| payload.len == 4);
+        assert_eq!(counts(|_, log| lose(log)), (1, 0), "a shard's bytes");
+        let unasked = |entries: &mut Vec<Entry>| entries[0].acked = None;
+        assert_eq!(counts(|entries, log| (unasked(entries), lose(log)).1), (0, 0));
+    }
+
+    #[test]
+    fn other_bytes_and_other_words_are_wrong() {
+        let spoil = |log: &Log| fs::write(&log.records[0].path, b"sharDroot").expect("a file");
+        assert_eq!(counts(|_, log| spoil(log)), (0, 1));
+        assert_eq!(counts(|entries, _| drop(entries.pop())), (0, 1), "a commit out of nowhere");
+        let end = Word::Ended { name: NAME };
+        assert_eq!(counts(|_, log| log.records[2].word = end.clone()), (0, 2));
+        let release = Entry { deed: Deed::Release { name: NAME }, acked: None };
+        assert_eq!(counts(|entries, _| entries.push(release)), (0, 0));
     }
 }
