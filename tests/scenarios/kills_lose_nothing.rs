@@ -7,22 +7,21 @@
 //! `SUPERNODE_KILLS` sets how many kills there are, `SUPERNODE_TEST_SEED` what happens in them. A
 //! kill tests what the program does, not what the disk does: the system's cache survives it.
 
-use std::collections::VecDeque;
 use std::env;
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use supernode_client::Peer;
+use supernode_tests::desk::Desk;
 use supernode_tests::ledger::{self, Deed, Entry, Ledger, Owed};
-use supernode_tests::load::{Door, Object, Recipe};
+use supernode_tests::load::{Door, Recipe};
 use supernode_tests::lone::Lone;
 use supernode_tests::program::Program;
 use supernode_tests::random::Seeded;
-use supernode_tests::segments::{Hash, Log, Name};
+use supernode_tests::segments::{Hash, Log};
 use supernode_tests::verdict::judge;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -30,10 +29,8 @@ use tokio::task::JoinSet;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_supernode-under-test");
 const KILLS: u64 = 30;
 const WRITERS: usize = 64;
-/// Writers that share one connection.
-const WRITERS_PER_DOOR: usize = 8;
-/// Objects that a writer keeps; beyond that it releases its oldest one first.
-const KEPT: usize = 4;
+/// Connections that they share.
+const DOORS: usize = 8;
 const SHARD_BYTES: RangeInclusive<u64> = 4096..=1 << 20;
 /// Most kills come within this time of load; every fifth within three times that.
 const MOMENT_MILLIS: u64 = 450;
@@ -45,91 +42,6 @@ const SAMPLE: usize = 32;
 /// Small segments, and nothing stays in the trash: bytes are given back all the time.
 const SETTINGS: [&str; 3] =
     ["storage.segment_bytes_max=16MiB", "storage.trash_secs=0", "storage.reserve_bytes=0"];
-
-/// What one writer has asked for and not released.
-#[derive(Debug, Clone, Copy)]
-struct Held {
-    number: u64,
-    name: Name,
-    /// Whether its release was asked for, and may have been done.
-    is_leaving: bool,
-}
-
-/// What all writers know. It outlives them: they are cut off with the node.
-struct Desk {
-    recipe: Recipe,
-    numbers: AtomicU64,
-    held: Vec<Mutex<VecDeque<Held>>>,
-    ledger: Arc<Ledger>,
-    ledger_path: PathBuf,
-}
-
-impl Desk {
-    fn new(seed: u64, ledger_path: PathBuf) -> Arc<Self> {
-        let held = (0..WRITERS).map(|_| Mutex::default()).collect();
-        let ledger = Arc::new(Ledger::open(&ledger_path));
-        let recipe = Recipe { seed, shard_bytes: SHARD_BYTES, is_sharing: true };
-        Arc::new(Self { recipe, numbers: AtomicU64::new(0), held, ledger, ledger_path })
-    }
-
-    fn with<T>(&self, writer: usize, act: impl FnOnce(&mut VecDeque<Held>) -> T) -> T {
-        act(&mut self.held[writer].lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Writes until the end, which is never its own; gives what it was refused with.
-    async fn write(self: Arc<Self>, writer: usize, door: Door) -> String {
-        // What the kill interrupted is uploaded again, as a client would: that must do no harm.
-        let interrupted = self.with(writer, |held| held.back().copied());
-        if let Some(held) = interrupted.filter(|held| !held.is_leaving && held.number % 2 == 0)
-            && let Err(error) = door.store(&self.object(held.number)).await
-        {
-            return error.to_string();
-        }
-        loop {
-            let outcome = match self.with(writer, oldest_to_go) {
-                Some(held) => self.release(writer, &door, held).await,
-                None => self.store(writer, &door).await,
-            };
-            if let Err(refusal) = outcome {
-                return refusal;
-            }
-        }
-    }
-
-    async fn store(&self, writer: usize, door: &Door) -> Result<(), String> {
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let object = self.object(number);
-        let held = Held { number, name: object.name, is_leaving: false };
-        self.with(writer, |all| all.push_back(held));
-        door.store(&object).await.map_err(|error| error.to_string())
-    }
-
-    async fn release(&self, writer: usize, door: &Door, held: Held) -> Result<(), String> {
-        let was_there = door.release(held.name).await.map_err(|error| error.to_string())?;
-        self.with(writer, VecDeque::pop_front);
-        let entries = || ledger::read(&self.ledger_path);
-        if was_there || held.is_leaving || !anything_acked(&entries(), held.name) {
-            return Ok(());
-        }
-        Err(format!("{held:?} was acknowledged and is not there to be released"))
-    }
-
-    fn object(&self, number: u64) -> Object {
-        self.recipe.object(number)
-    }
-}
-
-/// The oldest object of a writer that has enough, marked as leaving; as it was before.
-fn oldest_to_go(held: &mut VecDeque<Held>) -> Option<Held> {
-    let oldest = (held.len() > KEPT).then(|| held.front_mut()).flatten()?;
-    let before = *oldest;
-    oldest.is_leaving = true;
-    Some(before)
-}
-
-fn anything_acked(entries: &[Entry], name: Name) -> bool {
-    entries.iter().any(|entry| entry.deed.name() == name && entry.acked.is_some())
-}
 
 /// A test's running figures.
 #[derive(Debug, Default)]
@@ -145,6 +57,8 @@ struct Story {
     runtime: Runtime,
     node: Lone,
     desk: Arc<Desk>,
+    ledger: Arc<Ledger>,
+    ledger_path: PathBuf,
     random: Seeded,
     figures: Figures,
     /// Entries of the ledger that were read back before.
@@ -178,24 +92,16 @@ impl Story {
 
     /// Lets all writers write for so long. None of them may end in that time.
     async fn let_write(&self, peer: &Peer, moment: Duration) -> JoinSet<String> {
-        let mut writers = JoinSet::new();
-        let doors = WRITERS.div_ceil(WRITERS_PER_DOOR);
-        let door = |_| Door::new(peer, &self.node.writer, &self.desk.ledger);
-        let doors: Vec<Door> = (0..doors).map(door).collect();
-        for door in &doors {
-            door.knock().await.expect("a node that is up takes connections");
-        }
-        for writer in 0..WRITERS {
-            let door = doors[writer / WRITERS_PER_DOOR].clone();
-            writers.spawn(Arc::clone(&self.desk).write(writer, door));
-        }
+        let door = |_| Door::new(peer, &self.node.writer, &self.ledger);
+        let doors: Vec<Door> = (0..DOORS).map(door).collect();
+        let mut writers = self.desk.open(&doors).await;
         let ended = tokio::time::timeout(moment, writers.join_next()).await;
         assert!(ended.is_err(), "a writer was refused under load: {ended:?}");
         writers
     }
 
     fn look_at_segments(&self) {
-        let entries = ledger::read(&self.desk.ledger_path);
+        let entries = ledger::read(&self.ledger_path);
         let log = Log::read(self.node.dir()).expect("segments as the format says");
         let verdict = judge(&entries, &log).expect("payloads can be read");
         assert!(verdict.is_clean(), "{:?}: {verdict:#?}", self.figures);
@@ -203,7 +109,7 @@ impl Story {
 
     /// Asks the node for all that is new, and some or all of what is older.
     fn read_back(&mut self, peer: &Peer, all: bool) {
-        let entries = ledger::read(&self.desk.ledger_path);
+        let entries = ledger::read(&self.ledger_path);
         let owed = Owed::of(&entries);
         let (older, newer) = entries.split_at(if all { 0 } else { self.seen });
         let mut wanted = shards(newer);
@@ -213,7 +119,7 @@ impl Story {
         self.figures.read_back += wanted.len();
         self.seen = entries.len();
         let faults = self.runtime.block_on(async {
-            let door = Door::new(peer, &self.node.writer, &self.desk.ledger);
+            let door = Door::new(peer, &self.node.writer, &self.ledger);
             let mut faults = door.read_pins(&owed).await;
             faults.extend(door.read_shards(&owed, &wanted).await);
             door.close().await;
@@ -237,14 +143,16 @@ fn shards(entries: &[Entry]) -> Vec<Hash> {
     shards
 }
 
-fn story(dir: &Path) -> Story {
-    let random = Seeded::new();
-    println!("seed {}", random.seed);
+fn story(dir: &Path, random: Seeded) -> Story {
     let program = Program::new(PROGRAM, &dir.join("home"));
     let node = Lone::init(&program, &dir.join("node"), &SETTINGS);
-    let desk = Desk::new(random.seed, dir.join("ledger"));
+    let recipe = Recipe { seed: random.seed, shard_bytes: SHARD_BYTES, is_sharing: true };
+    let ledger_path = dir.join("ledger");
+    let ledger = Arc::new(Ledger::open(&ledger_path));
+    let desk = Desk::new(recipe, WRITERS, 0);
     let runtime = Runtime::new().expect("a runtime");
-    Story { runtime, node, desk, random, figures: Figures::default(), seen: 0 }
+    let figures = Figures::default();
+    Story { runtime, node, desk, ledger, ledger_path, random, figures, seen: 0 }
 }
 
 #[test]
@@ -253,7 +161,9 @@ fn kills_under_load_lose_nothing() {
     let kills = kills.map_or(KILLS, |text| text.parse().expect("SUPERNODE_KILLS is a number"));
     let dir = tempfile::Builder::new().prefix("supernode-test-").tempdir();
     let dir = dir.expect("a temporary directory");
-    let mut story = story(dir.path());
+    let random = Seeded::new();
+    println!("seed {}", random.seed);
+    let mut story = story(dir.path(), random);
     for _ in 0..kills {
         story.round();
     }
@@ -263,7 +173,7 @@ fn kills_under_load_lose_nothing() {
     story.read_back(&peer, true);
     process.stop();
     story.look_at_segments();
-    let entries = ledger::read(&story.desk.ledger_path);
+    let entries = ledger::read(&story.ledger_path);
     let acked = entries.iter().filter(|entry| entry.acked.is_some()).count();
     let bytes: u64 = fs::read_dir(story.node.dir())
         .expect("an own directory")

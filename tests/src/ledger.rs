@@ -98,6 +98,8 @@ pub struct Entry {
 #[derive(Debug)]
 pub struct Ledger {
     open: Mutex<(File, usize)>,
+    /// Whether each line is on the disk before anybody goes on.
+    is_synced: bool,
 }
 
 impl Ledger {
@@ -108,7 +110,15 @@ impl Ledger {
     pub fn open(path: &Path) -> Self {
         let file = OpenOptions::new().create(true).append(true).open(path);
         let file = file.expect("a ledger in a temporary directory");
-        Self { open: Mutex::new((file, read(path).len())) }
+        Self { open: Mutex::new((file, read(path).len())), is_synced: false }
+    }
+
+    /// The same for a system that may lose its memory.
+    ///
+    /// # Panics
+    /// As [`Self::open`].
+    pub fn synced(path: &Path) -> Self {
+        Self { is_synced: true, ..Self::open(path) }
     }
 
     /// Notes what is about to be asked; the number is for [`Self::acked`].
@@ -117,7 +127,7 @@ impl Ledger {
     /// If the file cannot be written.
     pub fn asked(&self, deed: &Deed) -> usize {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        writeln!(open.0, "ask {}", deed.text()).expect("the ledger takes a line");
+        self.write(&mut open.0, &format!("ask {}", deed.text()));
         open.1 += 1;
         open.1 - 1
     }
@@ -128,7 +138,14 @@ impl Ledger {
     /// If the file cannot be written.
     pub fn acked(&self, number: usize, sequence: u64) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        writeln!(open.0, "ack {number} {sequence}").expect("the ledger takes a line");
+        self.write(&mut open.0, &format!("ack {number} {sequence}"));
+    }
+
+    fn write(&self, file: &mut File, line: &str) {
+        writeln!(file, "{line}").expect("the ledger takes a line");
+        if self.is_synced {
+            file.sync_data().expect("the ledger is kept");
+        }
     }
 }
 

@@ -8,11 +8,12 @@
 //! - [`chain`] asks a development chain by plain JSON-RPC.
 //! - [`random`] makes bytes that a seed brings back.
 //! - [`lone`] is one node alone; [`load`] writes to it and reads back, and notes in a [`ledger`]
-//!   what was acknowledged.
+//!   what was acknowledged. At a [`desk`] many write at once.
 //! - [`segments`] reads a data directory with no code of the node's; [`verdict`] holds the ledger
 //!   against it.
 
 pub mod chain;
+pub mod desk;
 pub mod eventually;
 pub mod http;
 pub mod ledger;

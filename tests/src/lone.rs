@@ -32,7 +32,7 @@ const PORTS: [&str; 4] = [
 pub struct Lone {
     program: Program,
     dir: PathBuf,
-    /// The key of the one writer.
+    /// The key of the one writer, the same for all nodes.
     pub writer: Keypair,
 }
 
@@ -49,12 +49,19 @@ impl Lone {
     /// # Panics
     /// If the program does not.
     pub fn init(program: &Program, dir: &Path, settings: &[&str]) -> Self {
-        let writer = Keypair::generate_ed25519();
+        let node = Self::at(program, dir);
+        let writer = &node.writer;
         let name = NodeId::from_public(&writer.public()).expect("an Ed25519 key");
         let mut command = program.command(["init", "--data-dir"]);
         command.arg(dir).args(["--set", &format!("relay.writers={name}")]);
         command.args(PORTS.iter().chain(settings).flat_map(|setting| ["--set", setting]));
         crate::program::run(&mut command).expect(0);
+        node
+    }
+
+    /// A directory that was made before.
+    pub fn at(program: &Program, dir: &Path) -> Self {
+        let writer = Keypair::ed25519_from_bytes([7; 32]).expect("any 32 bytes are a key");
         Self { program: program.clone(), dir: dir.to_owned(), writer }
     }
 
@@ -64,8 +71,7 @@ impl Lone {
     /// If there is something already.
     pub fn copied_to(&self, dir: &Path) -> Self {
         copy(&self.dir, dir);
-        let (program, writer) = (self.program.clone(), self.writer.clone());
-        Self { program, dir: dir.to_owned(), writer }
+        Self::at(&self.program, dir)
     }
 
     /// Where its segments are.
@@ -143,23 +149,30 @@ impl Running {
     }
 
     fn end(&mut self, signal: Signal) -> ExitStatus {
-        for pid in process::working_in(&self.dir) {
-            process::signal(pid, signal);
-        }
+        self.signal(signal);
         let status = self.process.wait(GONE_PATIENCE);
         eventually("the end of all that worked in the directory", GONE_PATIENCE, || {
-            process::working_in(&self.dir).is_empty().then_some(())
+            self.workers().is_empty().then_some(())
         });
         status
+    }
+
+    fn signal(&self, signal: Signal) {
+        self.workers().into_iter().for_each(|pid| process::signal(pid, signal));
+    }
+
+    /// The node, and what it was started by.
+    fn workers(&self) -> Vec<u32> {
+        let mut pids = process::working_in(&self.dir);
+        pids.retain(|pid| *pid != std::process::id());
+        pids
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         // The wrapper is killed by its guard; what it had started is not its to end.
-        for pid in process::working_in(&self.dir) {
-            process::signal(pid, Signal::KILL);
-        }
+        self.signal(Signal::KILL);
     }
 }
 
