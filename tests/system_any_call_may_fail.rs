@@ -38,6 +38,8 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_supernode-under-test");
 const POINTS: usize = 50;
 /// Of the points tried, at least so many in a hundred must be reached.
 const REACHED_PERCENT: usize = 75;
+/// A long run says how far it is after so many points.
+const TOLD_EVERY: usize = 100;
 /// Of what is wrong after one point, so much is shown.
 const FAULTS_SHOWN: usize = 5;
 /// A script that has not ended by then hangs.
@@ -249,7 +251,9 @@ impl Stage {
     /// Starts the node without faults: it gives back what it owes, takes more, and stops in order.
     fn go_on(&self, node: &Lone, ledger: &Path) -> Vec<String> {
         let mut process = node.start(&[], &[]);
-        let Some(peer) = process.up() else { return vec!["it does not start again".to_owned()] };
+        let Some(peer) = process.up() else {
+            return vec![format!("it does not start again: {}", process.last_word())];
+        };
         let faults = self.runtime.block_on(async {
             let door = Door::new(&peer, &node.writer, &Arc::new(Ledger::open(ledger)));
             let owed = Owed::of(&ledger::read(ledger));
@@ -402,7 +406,10 @@ fn whatever_call_fails_nothing_is_lost() {
     let all = points.len();
     let tried = chosen(points, &mut random);
     let (mut reached, mut bad) = (0, Vec::new());
-    for point in &tried {
+    for (at, point) in tried.iter().enumerate() {
+        if at > 0 && at % TOLD_EVERY == 0 {
+            println!("{at} of {} points, {reached} of them reached", tried.len());
+        }
         let outcome = stage.run(point.part, Some(&point.fault));
         reached += usize::from(outcome.is_reached);
         if !outcome.is_reached {

@@ -39,6 +39,8 @@ const NESTED_ONE_IN: u64 = 4;
 const NESTED_MILLIS: u64 = 150;
 /// Older shards that are read back after each restart, besides all new ones.
 const SAMPLE: usize = 32;
+/// A long run says how far it is after so many kills.
+const TOLD_EVERY: u64 = 100;
 /// Small segments, and nothing stays in the trash: bytes are given back all the time.
 const SETTINGS: [&str; 3] =
     ["storage.segment_bytes_max=16MiB", "storage.trash_secs=0", "storage.reserve_bytes=0"];
@@ -164,8 +166,11 @@ fn kills_under_load_lose_nothing() {
     let random = Seeded::new();
     println!("seed {}", random.seed);
     let mut story = story(dir.path(), random);
-    for _ in 0..kills {
+    for kill in 1..=kills {
         story.round();
+        if kill % TOLD_EVERY == 0 {
+            println!("{:?}", story.figures);
+        }
     }
 
     let mut process = story.node.start(&[], &[]);

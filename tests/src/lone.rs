@@ -13,7 +13,7 @@ use serde_json::Value;
 use supernode_client::{Keypair, Peer};
 use supernode_protocol::ids::NodeId;
 
-use crate::eventually::{before, eventually};
+use crate::eventually::before;
 use crate::process::{self, Signal};
 use crate::program::{Guarded, Program};
 
@@ -41,6 +41,8 @@ pub struct Lone {
 pub struct Running {
     process: Guarded,
     dir: PathBuf,
+    /// Whether `process` is another program, of which the node is a child.
+    is_wrapped: bool,
 }
 
 impl Lone {
@@ -101,7 +103,8 @@ impl Lone {
         command.args(settings.iter().flat_map(|setting| ["--set", setting]));
         let talk = File::options().create(true).append(true).open(self.dir.join("node.log"));
         command.stdout(Stdio::piped()).stderr(talk.expect("an own directory"));
-        Running { process: Guarded::spawn(&mut command), dir: self.dir.clone() }
+        let (process, dir) = (Guarded::spawn(&mut command), self.dir.clone());
+        Running { process, dir, is_wrapped: !wrapper.is_empty() }
     }
 }
 
@@ -121,6 +124,15 @@ impl Running {
         Some(Peer { node: text("peer_id").parse().expect("an id"), addresses: vec![quic] })
     }
 
+    /// The last line that it has said for people.
+    ///
+    /// # Panics
+    /// If it has no log.
+    pub fn last_word(&self) -> String {
+        let talk = fs::read_to_string(self.dir.join("node.log")).expect("it has a log");
+        talk.lines().next_back().unwrap_or_default().to_owned()
+    }
+
     /// How it ended, if it has.
     pub fn status(&mut self) -> Option<ExitStatus> {
         self.process.status()
@@ -131,7 +143,7 @@ impl Running {
         before(time, || self.status()).is_none()
     }
 
-    /// Kills it without a word, and what it was started by.
+    /// Kills it without a word.
     ///
     /// # Panics
     /// If it does not die.
@@ -148,31 +160,24 @@ impl Running {
         assert_eq!(status.code(), Some(0), "an orderly stop; {} says why", self.dir.display());
     }
 
+    /// Who wraps the node ends when all of the node has: by then its files are free.
     fn end(&mut self, signal: Signal) -> ExitStatus {
-        self.signal(signal);
-        let status = self.process.wait(GONE_PATIENCE);
-        eventually("the end of all that worked in the directory", GONE_PATIENCE, || {
-            self.workers().is_empty().then_some(())
-        });
-        status
+        self.nodes().into_iter().for_each(|pid| process::signal(pid, signal));
+        self.process.wait(GONE_PATIENCE)
     }
 
-    fn signal(&self, signal: Signal) {
-        self.workers().into_iter().for_each(|pid| process::signal(pid, signal));
-    }
-
-    /// The node, and what it was started by.
-    fn workers(&self) -> Vec<u32> {
+    fn nodes(&self) -> Vec<u32> {
         let mut pids = process::working_in(&self.dir);
-        pids.retain(|pid| *pid != std::process::id());
+        let wrapper = self.is_wrapped.then(|| self.process.pid());
+        pids.retain(|pid| Some(*pid) != wrapper && *pid != std::process::id());
         pids
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // The wrapper is killed by its guard; what it had started is not its to end.
-        self.signal(Signal::KILL);
+        // The guard ends a wrapper, and not what that has started.
+        self.nodes().into_iter().for_each(|pid| process::signal(pid, Signal::KILL));
     }
 }
 
