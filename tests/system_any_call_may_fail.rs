@@ -28,7 +28,7 @@ use supernode_tests::load::{Door, Object, Recipe};
 use supernode_tests::lone::{Lone, Running};
 use supernode_tests::program::Program;
 use supernode_tests::random::Seeded;
-use supernode_tests::segments::{GONE_GROUP, Hash, Log, Record, Word};
+use supernode_tests::segments::{Hash, Log};
 use supernode_tests::strace::{self, Call, Fault};
 use supernode_tests::verdict::judge;
 use tempfile::TempDir;
@@ -51,9 +51,11 @@ const SETTINGS: [&str; 3] =
     ["storage.segment_bytes_max=1MiB", "storage.reserve_bytes=0", "storage.trash_secs=1h"];
 /// What is released is freed at the next second.
 const NO_TRASH: &str = "storage.trash_secs=0";
-/// Objects in the directory that each point starts from, and how many of them are released.
+/// Objects in the directory that each point starts from.
 const OBJECTS_BEFORE: u64 = 16;
-const RELEASED_BEFORE: u64 = 12;
+/// The oldest that is kept. All before it are released, whose segments go; and the one after it,
+/// which becomes holes.
+const OLDEST_KEPT: u64 = 12;
 /// Objects of the script, every third of which is released again.
 const OBJECTS: u64 = 9;
 /// Segments that are looked at by name; the script begins fewer, unless the disk stays full.
@@ -141,23 +143,24 @@ impl Stage {
             for number in 0..OBJECTS_BEFORE {
                 door.store(&stage.object(number)).await.expect("nothing fails yet");
             }
-            for number in 0..RELEASED_BEFORE {
+            for number in (0..OLDEST_KEPT).chain([OLDEST_KEPT + 1]) {
                 door.release(stage.object(number).name).await.expect("nothing fails yet");
             }
         });
         process.kill();
-        // Ends the trash, and is killed before the second that gives bytes back.
-        let process = stage.node.start(&[], &[NO_TRASH]);
-        let are_gone = || {
-            let log = Log::read(stage.node.dir()).ok()?;
-            let gone =
-                |record: &&Record| matches!(record.word, Word::Gone { what: GONE_GROUP, .. });
-            let gone = log.records.iter().filter(gone).count() as u64;
-            (gone == RELEASED_BEFORE).then_some(())
-        };
-        eventually("the end of what was released", PATIENCE, are_gone);
-        process.kill();
+        stage.begin_to_free();
         stage
+    }
+
+    /// Lets the node bury what was released, until it is about to remove the first segment: each
+    /// point then has that and the holes before it, however fast the machine is.
+    fn begin_to_free(&self) {
+        let (call, what) = ("unlink".to_owned(), "signal=KILL");
+        let fault = Fault { call, what, when: 1, is_lasting: false };
+        let log = self.scratch.path().join("start.strace");
+        let words = strace::words(&log, &["unlink"], &log_files(self.node.dir()), Some(&fault));
+        let mut process = self.node.start(&words, &[NO_TRASH]);
+        eventually("the first segment to go", PATIENCE, || process.status());
     }
 
     fn object(&self, number: u64) -> Object {
@@ -213,7 +216,7 @@ impl Stage {
     ) -> Option<String> {
         let objects = OBJECTS_BEFORE..OBJECTS_BEFORE + OBJECTS;
         let objects: Vec<Object> = objects.map(|number| self.object(number)).collect();
-        let old = self.object(RELEASED_BEFORE);
+        let old = self.object(OLDEST_KEPT);
         let door = {
             let _inside = self.runtime.enter();
             Door::new(peer, &node.writer, &Arc::new(Ledger::open(ledger)))
