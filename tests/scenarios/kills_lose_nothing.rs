@@ -102,11 +102,13 @@ impl Story {
         writers
     }
 
-    fn look_at_segments(&self) {
+    /// Gives the number of the oldest record that is left.
+    fn look_at_segments(&self) -> u64 {
         let entries = ledger::read(&self.ledger_path);
         let log = Log::read(self.node.dir()).expect("segments as the format says");
         let verdict = judge(&entries, &log).expect("payloads can be read");
         assert!(verdict.is_clean(), "{:?}: {verdict:#?}", self.figures);
+        log.first
     }
 
     /// Asks the node for all that is new, and some or all of what is older.
@@ -177,7 +179,7 @@ fn kills_under_load_lose_nothing() {
     let peer = process.up().expect("the node comes up");
     story.read_back(&peer, true);
     process.stop();
-    story.look_at_segments();
+    let oldest = story.look_at_segments();
     let entries = ledger::read(&story.ledger_path);
     let acked = entries.iter().filter(|entry| entry.acked.is_some()).count();
     let bytes: u64 = fs::read_dir(story.node.dir())
@@ -186,7 +188,8 @@ fn kills_under_load_lose_nothing() {
         .filter_map(|entry| Some(entry.metadata().ok()?.len()))
         .sum();
     println!(
-        "{:?}; {acked} of {} requests were acknowledged, {bytes} bytes of files are left",
+        "{:?}; {acked} of {} requests were acknowledged, {bytes} bytes of files are left, from \
+         record {oldest} on",
         story.figures,
         entries.len()
     );

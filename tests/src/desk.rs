@@ -11,8 +11,9 @@ use tokio::task::JoinSet;
 use crate::load::{Door, Object, Recipe};
 use crate::segments::Name;
 
-/// Objects that a writer keeps; beyond that it releases its oldest one first.
-const KEPT: usize = 4;
+/// Objects that a writer keeps; beyond that it releases its oldest one first. Few, so that much is
+/// freed.
+const KEPT: usize = 1;
 
 /// What one writer has asked for and has not seen released.
 #[derive(Debug, Clone, Copy)]
@@ -91,7 +92,11 @@ impl Desk {
     }
 
     async fn release(&self, writer: usize, door: &Door, held: Held) -> Result<(), String> {
-        let was_there = door.release(held.name).await.map_err(|error| error.to_string())?;
+        let mut was_there = false;
+        // What was uploaded again after its commit is an upload beside the pin, of the same name.
+        while door.release(held.name).await.map_err(|error| error.to_string())? {
+            was_there = true;
+        }
         self.with(writer, VecDeque::pop_front);
         if was_there || held.is_leaving || !held.is_whole {
             return Ok(());
