@@ -166,10 +166,14 @@ impl Running {
         self.process.wait(GONE_PATIENCE)
     }
 
+    /// The node's process. One that is wrapped is found by its arguments, which it has only a
+    /// moment after its start.
     fn nodes(&self) -> Vec<u32> {
+        if !self.is_wrapped {
+            return vec![self.process.pid()];
+        }
         let mut pids = process::working_in(&self.dir);
-        let wrapper = self.is_wrapped.then(|| self.process.pid());
-        pids.retain(|pid| Some(*pid) != wrapper && *pid != std::process::id());
+        pids.retain(|pid| ![self.process.pid(), std::process::id()].contains(pid));
         pids
     }
 }
@@ -177,7 +181,9 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         // The guard ends a wrapper, and not what that has started.
-        self.nodes().into_iter().for_each(|pid| process::signal(pid, Signal::KILL));
+        if self.is_wrapped {
+            self.nodes().into_iter().for_each(|pid| process::signal(pid, Signal::KILL));
+        }
     }
 }
 
