@@ -60,14 +60,11 @@ impl Layout {
     /// [`StoreError::NewerFormat`] before anything is changed; I/O errors.
     pub fn read(segments: &Segments) -> Result<Self, StoreError> {
         let numbers = segments.numbers()?;
-        let (mut found, mut bad, mut unborn) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut found, mut headless) = (Vec::new(), Vec::new());
         for number in &numbers {
             match segments.segment(*number) {
                 Ok(segment) => found.push(segment),
-                Err(StoreError::BadSegment { .. }) if is_unborn(segments, *number)? => {
-                    unborn.push(*number);
-                }
-                Err(error @ StoreError::BadSegment { .. }) => bad.push((*number, error)),
+                Err(error @ StoreError::BadSegment { .. }) => headless.push((*number, error)),
                 Err(error) => return Err(error),
             }
         }
@@ -75,6 +72,16 @@ impl Layout {
             .iter()
             .map(|segment| (segment.header.previous.number, segment.header.previous.end))
             .collect();
+        let (mut bad, mut unborn) = (Vec::new(), Vec::new());
+        for (number, error) in headless {
+            // Whatever is left of its file, a successor knows whether records were in it.
+            let was_used = ends.get(&number).is_some_and(|end| *end > SEGMENT_HEADER_BYTES as u64);
+            if !was_used && is_short(segments, number)? {
+                unborn.push(number);
+            } else {
+                bad.push((number, error));
+            }
+        }
         let spans = found
             .into_iter()
             .map(|segment| Span { end: ends.get(&segment.header.number).copied(), segment })
@@ -184,7 +191,8 @@ impl Layout {
     }
 }
 
-fn is_unborn(segments: &Segments, number: u32) -> Result<bool, StoreError> {
+/// Whether the file has no room for records.
+fn is_short(segments: &Segments, number: u32) -> Result<bool, StoreError> {
     let name = file_name(number);
     let file = segments.disk().open(&name, false);
     let len = file.and_then(|file| file.len());

@@ -11,6 +11,7 @@ use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::record::Kind;
 use crate::sample::Terms;
+use crate::segment::file_name;
 
 /// A pinned group with whole disk blocks in its shards, in sealed segments.
 fn pinned(seed: u64) -> Lab {
@@ -83,6 +84,32 @@ fn a_segment_that_is_restored_counts_again() {
     lab.restart_damaged(IndexFate::Kept);
     wait(&mut lab);
     assert_pinned(&lab);
+}
+
+#[test]
+fn a_used_segment_of_which_nothing_is_left_is_damage() {
+    for len in [0, 8192] {
+        let mut lab = pinned(6);
+        lab.restart(false, IndexFate::Kept);
+        lab.run(&[shard(9, 1)]);
+        let commit = lab.records(Kind::Commit)[0].segment;
+        let name = file_name(commit);
+        let whole = lab.disk.content(&name).expect("a segment");
+        let file = lab.disk.open(&name, true).expect("a segment");
+        lab.flip_headers(commit);
+        file.truncate(len).expect("a sound disk");
+        for fate in [IndexFate::Kept, IndexFate::Lost] {
+            lab.restart_damaged(fate);
+            wait(&mut lab);
+            let left = lab.disk.content(&name).map(|content| content.len() as u64);
+            assert_eq!(left, Some(len), "{fate:?}");
+            assert!(!lab.writer.reclaiming.is_whole, "{len} bytes, {fate:?}");
+        }
+        file.write_at(0, &[&whole]).expect("a sound disk");
+        lab.restart_damaged(IndexFate::Kept);
+        wait(&mut lab);
+        assert_pinned(&lab);
+    }
 }
 
 #[test]
