@@ -245,3 +245,36 @@ fn holes_do_not_wait_for_a_file_that_cannot_be_removed() {
     let job = lab.writer.reclaim().expect("a sound disk");
     assert_eq!(job, Some(ReclaimJob::Unlink { through: 1 }));
 }
+
+/// Which of the first two segments a power cut would leave.
+fn left_by_a_power_cut(lab: &Lab) -> [bool; 2] {
+    let disk = lab.disk.crash();
+    ["0000000001.seg", "0000000002.seg"].map(|name| disk.content(name).is_some())
+}
+
+#[test]
+fn removed_segments_stay_away_in_their_order_whichever_syncs_fail() {
+    let failures = (0..4).flat_map(|first| (first + 1..5).map(move |second| [first, second]));
+    for (failing, seed) in failures.flat_map(|pair| (0..6).map(move |seed| (pair, seed))) {
+        let mut lab = Lab::with_config(seed, roomy());
+        for upload in 1..4 {
+            die(&mut lab, upload);
+            lab.restart(false, IndexFate::Kept);
+        }
+        die(&mut lab, 4);
+        let mut job = lab.writer.reclaim().expect("a sound disk");
+        assert_eq!(job, Some(ReclaimJob::Unlink { through: 3 }));
+        let (syncs, _) = lab.disk.counts();
+        failing.iter().for_each(|ordinal| lab.inject(Fault::Sync(syncs + ordinal)));
+        while let Some(unlink @ ReclaimJob::Unlink { .. }) = job {
+            let done = unlink.run(lab.reader.segments());
+            let left = left_by_a_power_cut(&lab);
+            assert_ne!(left, [true, false], "seed {seed}: {failing:?}: a gap in the log");
+            lab.writer.reclaimed(done).expect("a sound disk");
+            lab.writer.advance(lab.writer.now() + 60);
+            job = lab.writer.reclaim().expect("a sound disk");
+        }
+        let left = left_by_a_power_cut(&lab);
+        assert_eq!(left, [false; 2], "seed {seed}: {failing:?}: said to be gone");
+    }
+}

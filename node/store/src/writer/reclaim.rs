@@ -137,14 +137,16 @@ fn punch(
 /// Removes segment files, the oldest first, each durably before the next.
 fn unlink(segments: &Segments, through: u32, removed: &mut u64) -> io::Result<()> {
     let disk = Arc::clone(segments.disk());
+    // A file whose removal was not made durable is in no list any more, and may still come back.
+    disk.sync_dir()?;
     for number in segments.numbers().map_err(io::Error::other)? {
         if number > through {
             break;
         }
         disk.remove(&file_name(number))?;
-        disk.sync_dir()?;
         segments.forget(number);
         *removed += 1;
+        disk.sync_dir()?;
     }
     Ok(())
 }
