@@ -245,7 +245,7 @@ impl DiskFile for RealFile {
 /// the file only serves the other process's error message.
 #[derive(Debug)]
 pub struct DirectoryLock {
-    _file: File,
+    file: File,
 }
 
 /// Why a directory could not be locked.
@@ -286,8 +286,9 @@ impl DirectoryLock {
         }
         file.set_len(0)?;
         writeln!(file, "{}", std::process::id())?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
+
     /// The process that holds `directory`, without taking it; `None` when nobody does. It is 0 in
     /// the instant before a new holder has written down who it is.
     ///
@@ -308,5 +309,33 @@ impl DirectoryLock {
             }
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+impl Drop for DirectoryLock {
+    /// Closing the file is not enough: a child that another thread has just forked has it open too,
+    /// until it becomes another program, and would keep the lock for so long.
+    fn drop(&mut self) {
+        if let Err(error) = flock(&self.file, FlockOperation::Unlock) {
+            tracing::debug!(%error, "the directory's lock ends with its last open file");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DirectoryLock, LockError};
+
+    #[test]
+    fn a_lock_ends_with_its_holder_though_a_child_still_has_the_file() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let lock = DirectoryLock::acquire(directory.path()).expect("nobody has it");
+        // What a forked child has: the same open file.
+        let inherited = lock.file.try_clone().expect("a second descriptor");
+        let refused = DirectoryLock::acquire(directory.path());
+        assert!(matches!(refused, Err(LockError::Held { .. })), "{refused:?}");
+        drop(lock);
+        DirectoryLock::acquire(directory.path()).expect("it was let go");
+        drop(inherited);
     }
 }
