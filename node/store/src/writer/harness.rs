@@ -375,15 +375,23 @@ impl Lab {
         let batch: Vec<(Op, super::Answer)> = actions
             .iter()
             .zip(&outcomes)
-            .map(|(action, outcome)| {
-                let outcome = Arc::clone(outcome);
-                let answer: super::Answer = Box::new(move |result| *outcome.lock() = Some(result));
-                (self.world.op(action), answer)
-            })
+            .map(|(action, outcome)| (self.world.op(action), self.answer_into(outcome)))
             .collect();
         self.writer.advance(self.model.now);
         self.writer.run(batch);
         outcomes
+    }
+
+    /// Takes an answer; who is told that something is on disk finds it there at that moment.
+    fn answer_into(&self, outcome: &Outcome) -> super::Answer {
+        let (outcome, reader) = (Arc::clone(outcome), Arc::clone(&self.reader));
+        let (waits, seed) = (self.config.durability.waits_for_sync(), self.seed);
+        Box::new(move |result| {
+            let acked = result.as_ref().map_or(0, |done| done.ack.sequence);
+            let published = reader.overlay().mark().expect("a sound index").sequence;
+            assert!(!waits || acked <= published, "seed {seed}: {acked} is answered, and not seen");
+            *outcome.lock() = Some(result);
+        })
     }
 
     /// Lets time pass, and what is due happen.
@@ -526,12 +534,10 @@ impl Lab {
         self.reader.overlay().flush().expect("a sound index");
     }
 
-    /// Store, log and model say the same; figures and references hold; every byte is readable.
+    /// Store, log and model say the same, and every byte is readable.
     pub fn compare(&self) {
         self.compare_live();
         let (seed, overlay) = (self.seed, self.reader.overlay());
-        let differences = check(&**overlay).expect("a sound index");
-        assert!(differences.is_empty(), "seed {seed}: {differences:#?}");
         let mut log = MapKv::default();
         read_log(&self.disk, |found| {
             apply(&mut log, &entry_of(&found)).expect("a map in memory");
@@ -544,8 +550,10 @@ impl Lab {
         self.read_everything();
     }
 
-    /// Readers see what the model says.
+    /// Readers see what the model says, and figures and references hold.
     pub fn compare_live(&self) {
+        let differences = check(&**self.reader.overlay()).expect("a sound index");
+        assert!(differences.is_empty(), "seed {}: a walk: {differences:#?}", self.seed);
         let is_tombstone = |line: &String| line.starts_with("tombstone ");
         let lines = dump_lines(&**self.reader.overlay()).expect("a sound index");
         let (buried, lines): (Vec<_>, Vec<_>) = lines.into_iter().partition(is_tombstone);
