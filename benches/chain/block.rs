@@ -253,10 +253,8 @@ impl Keeper for Leases {
 }
 
 fn held(deal: DealLease) -> Held {
-    let DealLease { lease, height, groups, slots, bytes, .. } = deal;
-    let mut objects: Vec<_> = groups.into_iter().map(|(object, _)| object).collect();
-    objects.dedup();
-    Held { lease, height, objects, slots, bytes }
+    let DealLease { lease, height, object, slots, bytes, .. } = deal;
+    Held { lease, height, objects: object.into_iter().collect(), slots, bytes }
 }
 
 fn failed(error: StoreError) -> KeeperError {

@@ -14,7 +14,7 @@ use super::ReclaimJob;
 use super::harness::{Action, HEIGHT_MAX, IndexFate, LARGE, Lab, config};
 use crate::catalog::{DERIVED, KvRead, check, keys};
 use crate::config::{Durability, StoreConfig};
-use crate::disk::Fault;
+use crate::disk::{Disk, Fault};
 use crate::index::MapKv;
 use crate::sample::Terms;
 
@@ -237,6 +237,28 @@ fn a_segment_that_takes_no_holes_keeps_none_from_the_others() {
     assert!(returned(&lab, 1) > 0, "a start tries again");
     let left = lab.reader.catalog().punchable(1, &BTreeSet::new()).expect("a sound index");
     assert_eq!(left, []);
+    lab.compare();
+}
+
+#[test]
+fn a_slice_that_cannot_be_noted_is_not_repeated_at_once() {
+    let mut lab = Lab::with_config(4, roomy());
+    die(&mut lab, 1);
+    let job = lab.writer.reclaim().expect("a sound disk").expect("something to do");
+    let done = job.run(lab.reader.segments());
+    lab.inject(Fault::NoSpaceFrom(lab.disk.counts().1));
+    lab.writer.reclaimed(done).expect_err("there is no space");
+    let files = lab.disk.list().expect("a sound disk").len();
+    for _ in 0..10 {
+        assert_eq!(lab.writer.reclaim().expect("nothing is tried"), None);
+    }
+    assert_eq!(lab.disk.list().expect("a sound disk").len(), files);
+    lab.disk.heal();
+    lab.writer.advance(lab.model.now + 1);
+    let job = lab.writer.reclaim().expect("a sound disk").expect("it goes on in a second");
+    let done = job.run(lab.reader.segments());
+    lab.writer.reclaimed(done).expect("a sound disk");
+    assert!(returned(&lab, 1) > 0);
     lab.compare();
 }
 

@@ -385,7 +385,7 @@ impl Lab {
     /// Takes an answer; who is told that something is on disk finds it there at that moment.
     fn answer_into(&self, outcome: &Outcome) -> super::Answer {
         let (outcome, reader) = (Arc::clone(outcome), Arc::clone(&self.reader));
-        let (waits, seed) = (self.config.durability.waits_for_sync(), self.seed);
+        let (waits, seed) = (!self.config.acknowledges_early(), self.seed);
         Box::new(move |result| {
             let acked = result.as_ref().map_or(0, |done| done.ack.sequence);
             let published = reader.overlay().mark().expect("a sound index").sequence;

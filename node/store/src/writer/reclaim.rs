@@ -90,6 +90,8 @@ pub(super) struct Reclaiming {
     /// Files up to this segment are gone; a start looks again, for a crash may have left some.
     unlinked_through: u32,
     unlink_not_before_secs: u64,
+    /// The log refused a record about a slice: nothing goes on before this second.
+    not_before_secs: u64,
 }
 
 impl ReclaimJob {
@@ -160,6 +162,7 @@ impl Reclaiming {
             is_whole,
             unlinked_through: 0,
             unlink_not_before_secs: 0,
+            not_before_secs: 0,
         }
     }
 }
@@ -172,10 +175,23 @@ impl Writer {
     /// When a record about it cannot be written, or the index cannot be read.
     pub fn reclaim(&mut self) -> Result<Option<ReclaimJob>, StoreError> {
         let state = &self.reclaiming;
-        let may = state.is_whole && !state.is_busy;
+        let may = state.is_whole && !state.is_busy && self.now >= state.not_before_secs;
         if !may || self.overlay.is_lagging() || !self.has_reclaimable()? {
             return Ok(None);
         }
+        let slice = self.next_slice();
+        self.rest_after(&slice);
+        slice
+    }
+
+    /// A disk that refuses records is asked again in a second, and not at once.
+    fn rest_after<T>(&mut self, outcome: &Result<T, StoreError>) {
+        if outcome.is_err() {
+            self.reclaiming.not_before_secs = self.now + 1;
+        }
+    }
+
+    fn next_slice(&mut self) -> Result<Option<ReclaimJob>, StoreError> {
         // From here on the map holds nothing that is not durable.
         self.sync()?;
         for _ in 0..RETIRE_RECORDS_MAX {
@@ -210,8 +226,10 @@ impl Writer {
         if done.punched.is_empty() {
             return Ok(());
         }
-        self.submit(Planned::reclaim(Reclaim::Punched { records: done.punched }), None)?;
-        self.sync()?;
+        let record = Planned::reclaim(Reclaim::Punched { records: done.punched });
+        let noted = self.submit(record, None).and_then(|()| self.sync());
+        self.rest_after(&noted);
+        noted?;
         bump(&self.counters.reclaimed_bytes, done.punched_bytes);
         Ok(())
     }
