@@ -38,7 +38,7 @@ fn fate(random: &mut ChaCha8Rng) -> IndexFate {
 }
 
 /// A random life; counts what came of it.
-fn live(seed: u64, counts: &mut Counts) -> Lab {
+pub(super) fn live(seed: u64, counts: &mut Counts) -> Lab {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut lab = Lab::new(seed);
     for _ in 0..EVENTS {
@@ -50,8 +50,11 @@ fn live(seed: u64, counts: &mut Counts) -> Lab {
         }
         match random.random_range(0..11) {
             0..7 => {
-                let actions = lab.world.random(&mut random);
-                let batch = random.random_range(1..6);
+                // A write that is torn is to have many records.
+                let more = if cut { random.random_range(0..4) } else { 0 };
+                let actions = (0..=more).flat_map(|_| lab.world.random(&mut random));
+                let actions: Vec<_> = actions.collect();
+                let batch = random.random_range(1..10);
                 for batch in actions.chunks(batch) {
                     if !lab.disk.is_off() {
                         lab.run(batch);
@@ -85,9 +88,30 @@ fn live(seed: u64, counts: &mut Counts) -> Lab {
     lab
 }
 
+/// The power goes between the write of a batch and its sync, again and again.
+pub(super) fn life_with_torn_ends(seed: u64) {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut lab = Lab::new(seed);
+    for number in 0..8 {
+        let object = random.random_range(0..lab.world.objects.len());
+        let batch = lab.world.whole_group(0, object, 0, Terms::pin(number, number));
+        let (syncs, writes) = lab.disk.counts();
+        // A segment is begun with a write and two syncs.
+        lab.inject(Fault::PowerOff(syncs + writes + 4));
+        lab.run(&batch);
+        assert!(lab.disk.is_off(), "seed {seed}");
+        lab.restart(true, fate(&mut random));
+    }
+}
+
+#[test]
+fn the_torn_end_of_a_write_is_no_damage() {
+    (0..20).for_each(life_with_torn_ends);
+}
+
 /// What lives came to.
 #[derive(Debug, Default)]
-struct Counts {
+pub(super) struct Counts {
     /// Slices of holes.
     punched: usize,
     /// Segments removed.
@@ -157,19 +181,59 @@ fn unsynced_life(seed: u64) -> Lab {
     lab
 }
 
+/// Makes holes in the newest segment.
+pub(super) fn life_with_new_holes(seed: u64) {
+    let mut lab = unsynced_life(seed);
+    lab.reclaim(1);
+    assert_eq!(lab.punched, 1, "seed {seed}");
+    // The holes are there; recovery must not take them for the torn end of a write.
+    lab.restart(true, IndexFate::Lost);
+    lab.reclaim(4);
+    lab.restart(true, IndexFate::Kept);
+    let usage = lab.reader.catalog().usage().expect("a sound index");
+    assert_eq!(usage.shards.dead.count, 0, "seed {seed}: {usage:?}");
+}
+
 #[test]
 fn a_hole_is_vouched_for_before_it_is_made() {
-    for seed in 0..20 {
-        let mut lab = unsynced_life(seed);
-        lab.reclaim(1);
-        assert_eq!(lab.punched, 1, "seed {seed}");
-        // The holes are there; recovery must not take them for the torn end of a write.
-        lab.restart(true, IndexFate::Lost);
-        lab.reclaim(4);
-        lab.restart(true, IndexFate::Kept);
-        let usage = lab.reader.catalog().usage().expect("a sound index");
-        assert_eq!(usage.shards.dead.count, 0, "seed {seed}: {usage:?}");
-    }
+    (0..20).for_each(life_with_new_holes);
+}
+
+/// Makes holes in an older segment than the one that says that nobody wants the bytes.
+pub(super) fn life_with_old_holes(seed: u64) {
+    let durability = Durability::Relaxed;
+    let mut lab = Lab::with_config(seed, StoreConfig { durability, ..roomy() });
+    let put = |upload, object, shard| {
+        let upload = UploadId::from_bytes([upload; 16]);
+        Action::PutShard { client: 0, upload, object, group: 0, shard }
+    };
+    // What stays keeps the first segment.
+    lab.run(&[put(1, LARGE, 0), put(1, LARGE, 1), put(2, 0, 0)]);
+    lab.writer.sync().expect("a sound disk");
+    lab.restart(true, IndexFate::Kept);
+    lab.run(&[put(2, 0, 1)]);
+    lab.writer.sync().expect("a sound disk");
+    let sure = lab.model.clone();
+    let release = Action::Release { client: 0, lease: LeaseId::from_bytes([1; 16]) };
+    let mut ahead = sure.clone();
+    let released = ahead.plan(&lab.world, &release).map(|fact| ahead.number(fact));
+    released.iter().for_each(|fact| ahead.apply(fact));
+    ahead.now += 1;
+    let due = ahead.due(lab.config.upload_idle_secs, lab.config.trash_secs);
+    let maybe = released.into_iter().chain(due.into_iter().map(|fact| ahead.number(fact)));
+    let maybe = maybe.collect();
+    lab.run(&[release]);
+    lab.tick(1);
+    lab.reclaim(1);
+    assert_eq!(lab.punched, 1, "seed {seed}");
+    // Whatever is left of it: nothing is a hole that is wanted.
+    (lab.model, lab.model.maybe) = (sure, maybe);
+    lab.restart(true, IndexFate::Lost);
+}
+
+#[test]
+fn a_hole_is_made_when_it_is_durable_that_nobody_wants_the_bytes() {
+    (0..20).for_each(life_with_old_holes);
 }
 
 #[test]

@@ -136,6 +136,29 @@ fn no_segment_goes_while_another_is_unreadable() {
     assert!(lab.disk.content("0000000001.seg").is_none());
 }
 
+/// Puts a whole record where another is, as a disk does that mistakes an address, and reads both.
+pub(super) fn read_misplaced(seed: u64) {
+    let lab = pinned(seed);
+    let known = &lab.world.objects[LARGE].groups[0].shards;
+    let kept = [0, 1].map(|shard| lab.reader.live_shard(known[shard].1).expect("pinned"));
+    let [from, to] = kept.map(|kept| (file_name(kept.at.segment), kept));
+    let mut record = vec![0; usize::try_from(from.1.payload_start + from.1.len).expect("small")];
+    assert_eq!((to.1.payload_start, to.1.len), (from.1.payload_start, from.1.len));
+    let file = lab.disk.open(&from.0, false).expect("a segment");
+    file.read_at(from.1.at.offset, &mut record).expect("a sound disk");
+    let file = lab.disk.open(&to.0, true).expect("a segment");
+    file.write_at(to.1.at.offset, &[&record]).expect("a sound disk");
+    assert!(is_readable(&lab, [0, 2]));
+    let read = lab.reader.shard(known[1].1).map(|shard| shard.bytes == known[1].2);
+    assert!(matches!(read, Err(StoreError::Damaged { .. })), "seed {seed}: served: {read:?}");
+}
+
+#[test]
+fn a_record_in_the_place_of_another_is_not_served() {
+    // A disk that does not write whole blocks.
+    read_misplaced(8);
+}
+
 /// A hole in the first segment that the second vouches for, and a record after it.
 fn with_a_hole() -> Lab {
     let mut lab = Lab::with_config(3, StoreConfig { segment_bytes_max: 29_000, ..config() });

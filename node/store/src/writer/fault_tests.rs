@@ -65,14 +65,13 @@ fn run_with_refusals(lab: &mut Lab) -> usize {
     acked
 }
 
-#[test]
-fn a_failed_sync_at_any_place_is_answered_truly() {
-    let clean = run_with_refusals(&mut Lab::new(1));
-    let mut lab = Lab::new(1);
-    run_with_refusals(&mut lab);
+/// Fails every sync of the script in turn, alone and with the next one.
+pub(super) fn fail_syncs(seed: u64) {
+    let mut lab = Lab::new(seed);
+    let clean = run_with_refusals(&mut lab);
     let (syncs, _) = lab.disk.counts();
     assert!(syncs > 10, "{syncs}");
-    for (ordinal, seed) in (0..syncs).flat_map(|ordinal| (0..6).map(move |seed| (ordinal, seed))) {
+    for ordinal in 0..syncs {
         for second_too in [false, true] {
             let mut lab = Lab::new(seed);
             lab.inject(Fault::Sync(ordinal));
@@ -90,6 +89,11 @@ fn a_failed_sync_at_any_place_is_answered_truly() {
             lab.restart(true, IndexFate::Lost);
         }
     }
+}
+
+#[test]
+fn a_failed_sync_at_any_place_is_answered_truly() {
+    (0..6).for_each(fail_syncs);
 }
 
 #[test]
