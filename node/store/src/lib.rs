@@ -17,6 +17,9 @@
 //! never acknowledged (unless a relaxed durability was asked for), and what was acknowledged is
 //! never forgotten. `docs/DATA_FORMAT.md` describes every byte.
 
+#[cfg(all(feature = "planted-bugs", not(debug_assertions)))]
+compile_error!("planted-bugs is for tests that notice them; release builds must not contain it");
+
 mod actor;
 pub mod buffer;
 pub mod catalog;
@@ -26,6 +29,7 @@ mod error;
 pub mod index;
 mod metrics;
 pub mod offline;
+mod planted;
 pub mod reader;
 pub mod record;
 pub mod recovery;

@@ -30,6 +30,7 @@ use crate::config::{Durability, StoreConfig};
 use crate::error::StoreError;
 use crate::index::{Mark, Overlay};
 use crate::metrics::{Counters, bump};
+use crate::planted::{Bug, has};
 use crate::reader::Reader;
 use crate::record::{Body, Draft, Freed, LeaseChange, Payload, Position, short_id};
 use crate::recovery::Recovered;
@@ -310,7 +311,7 @@ impl Writer {
     fn submit(&mut self, planned: Planned, waiter: Option<Waiter>) -> Result<(), StoreError> {
         let Planned { id, body, payload } = planned;
         let (sequence, running_secs) = (self.sequence_next, self.now);
-        let durable = self.mark.sequence;
+        let durable = if has(Bug::MiscountsUnsynced) { sequence - 1 } else { self.mark.sequence };
         let draft = Draft { sequence, running_secs, durable, id, body, payload };
         match self.place_and_apply(&draft) {
             Ok((at, record_len, events)) => {
@@ -391,7 +392,7 @@ impl Writer {
         if self.pending.len() == self.written_count {
             return;
         }
-        self.answer(|promise| promise == Durability::Async);
+        self.answer(|promise| promise == Durability::Async || has(Bug::AnswersUnsynced));
         // Records of the relaxed modes wait in memory for their sync; not too many of them.
         let much = self.pending_bytes >= self.config.batch_bytes_max;
         let awaited = self.pending.iter().any(|pending| pending.promise.waits_for_sync());
@@ -440,6 +441,9 @@ impl Writer {
             lossy: self.mark.lossy,
         };
         self.recorded_secs = self.mark.running_secs;
+        if has(Bug::AnswersUnpublished) {
+            self.answer(|_| true);
+        }
         self.overlay.publish(self.mark);
         self.answer(|_| true);
         self.forget_pending();
@@ -571,3 +575,6 @@ mod fault_tests;
 mod harness;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+#[cfg(feature = "planted-bugs")]
+mod planted_tests;

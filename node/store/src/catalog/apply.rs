@@ -13,6 +13,7 @@ use super::{
     Body, Catalog, Entry, Event, Freed, GroupEvent, HeldGroup, IndexError, Kv, LeaseChange, Tally,
     Thing, keys,
 };
+use crate::planted::{Bug, has};
 use crate::record::{CommitBody, Holder, Placed, Span, cid_of, shard_of};
 
 mod leases;
@@ -208,6 +209,9 @@ impl<K: Kv> Change<'_, K> {
         let Some(kept) = self.query().kept(Thing::Shard(shard))? else {
             return self.displace(holder.upload, &key, shard);
         };
+        if has(Bug::RevivesUncovered) && kept.state() == State::Trash {
+            return Ok(());
+        }
         let mut upload = self.open(holder)?;
         self.lean_on(&mut upload, &kept)?;
         let old = self.kv.get(&key)?.and_then(|value| ShardId::from_slice(&value));

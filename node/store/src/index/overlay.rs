@@ -21,7 +21,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::{Changes, Index, Mark};
-use crate::catalog::{IndexError, Kv, KvRead, Pairs};
+use crate::catalog::{IndexError, Kv, KvRead, Pairs, keys};
+use crate::planted::{Bug, has};
 
 /// Entries that may wait for the database before the writer waits too.
 pub const PENDING_ENTRIES_MAX: usize = 100_000;
@@ -127,7 +128,11 @@ impl Overlay {
 
     /// Forgets everything that is not durable yet.
     pub fn drop_unsynced(&self) {
-        self.layers.write().unsynced.clear();
+        let unsynced = &mut self.layers.write().unsynced;
+        if has(Bug::CountsRefused) {
+            return unsynced.retain(|key, _| *key == keys::usage());
+        }
+        unsynced.clear();
     }
 
     /// What was not durable is now, up to `mark`: readers see it, the database gets it.
@@ -171,7 +176,10 @@ impl Overlay {
         let (frozen, mark) = {
             let mut layers = self.layers.write();
             let Some(mark) = layers.fresh_mark else { return Ok(false) };
-            let fresh = std::mem::take(&mut layers.fresh);
+            let mut fresh = std::mem::take(&mut layers.fresh);
+            if has(Bug::MarksAhead) {
+                layers.fresh.extend(fresh.pop_last());
+            }
             let frozen = match layers.frozen.take() {
                 // The last attempt failed: its entries go first, newer ones over them.
                 Some(older) => {

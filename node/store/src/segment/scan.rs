@@ -20,6 +20,7 @@ use super::header::SEGMENT_HEADER_BYTES;
 use super::{Segment, Segments};
 use crate::disk::{DiskFile, read_exact_at};
 use crate::error::StoreError;
+use crate::planted::{Bug, has};
 use crate::record::{
     Body, HEADER_BYTES, Header, HeaderError, Kind, MAGIC, Position, RECORD_ALIGN, to_len,
 };
@@ -124,7 +125,8 @@ pub fn scan_segment(
                 let sequence = found.header.sequence;
                 // What is missing before it, and it itself, must be sound or have been durable.
                 let torn_before = !unreadable.is_empty() && sequence > durable.saturating_add(1);
-                if torn_before || (sequence > durable && !payload_holds(segment, &found)) {
+                let is_whole = |found| has(Bug::BelievesTornEnd) || payload_holds(segment, found);
+                if torn_before || (sequence > durable && !is_whole(&found)) {
                     break;
                 }
                 at = found.end();

@@ -26,6 +26,7 @@ use super::{Planned, Writer};
 use crate::catalog::{Catalog, DeadRecord, IndexError};
 use crate::error::StoreError;
 use crate::metrics::bump;
+use crate::planted::{Bug, has};
 use crate::record::{Body, Payload, Position, Reclaim};
 use crate::segment::{Segments, file_name};
 
@@ -193,7 +194,9 @@ impl Writer {
 
     fn next_slice(&mut self) -> Result<Option<ReclaimJob>, StoreError> {
         // From here on the map holds nothing that is not durable.
-        self.sync()?;
+        if !has(Bug::PunchesUnburied) {
+            self.sync()?;
+        }
         for _ in 0..RETIRE_RECORDS_MAX {
             let Some(record) = self.retirement()? else { break };
             self.submit(record, None)?;
@@ -270,7 +273,8 @@ impl Writer {
         let view = self.overlay.stage();
         let Some((number, segment)) = Catalog(&view).oldest_segment()? else { return Ok(None) };
         // The newest segment with a durable record stays: it says where the log is.
-        if number >= self.mark.segment || segment.anchors > 0 {
+        let is_needed = segment.anchors > 0 && !has(Bug::UnlinksAnchored);
+        if number >= self.mark.segment || is_needed {
             return Ok(None);
         }
         let dead = Catalog(&view).dead_records(number, u64::MAX, CLEAR_RECORDS_MAX)?;
@@ -291,7 +295,8 @@ impl Writer {
                 holes.push(Hole { at, start, len });
             }
         }
-        if holes.iter().any(|hole| hole.at.segment == self.mark.segment) {
+        let is_newest = |hole: &Hole| hole.at.segment == self.mark.segment;
+        if holes.iter().any(is_newest) && !has(Bug::PunchesUnfenced) {
             self.submit(Planned::clock(false), None)?;
             let before = self.mark.sequence;
             self.sync()?;
