@@ -58,12 +58,13 @@ impl DirectWriter {
     ) -> io::Result<()> {
         let start = offset / BLOCK_BYTES * BLOCK_BYTES;
         let lead_len = to_len(offset - start);
-        if self.tail_start != start || self.tail.len() < lead_len {
-            self.tail.resize(lead_len, 0);
-            read(start, &mut self.tail)?;
+        // Taken, so that after an error nothing is remembered that may not be there.
+        let mut lead = std::mem::take(&mut self.tail);
+        if self.tail_start != start || lead.len() < lead_len {
+            lead.resize(lead_len, 0);
+            read(start, &mut lead)?;
         }
-        self.tail.truncate(lead_len);
-        let lead = std::mem::take(&mut self.tail);
+        lead.truncate(lead_len);
         let pieces = pieces(&lead, parts);
         let (runs, base) = gather(&pieces, &mut self.buffer);
         let copied = &self.buffer[base..];

@@ -62,33 +62,49 @@ impl IoChoice {
 /// The disk in `directory`, written as the setting says.
 ///
 /// # Errors
-/// What the file system says; where it cannot write directly, that is one with
-/// [`io::ErrorKind::Unsupported`] if the setting insists.
+/// [`io::ErrorKind::Unsupported`] where the setting insists on what the file system cannot do.
 pub(crate) fn open(directory: &Path, io: Io) -> io::Result<RealDisk> {
     let direct = RealDisk::direct(directory);
     let io = match io {
-        Io::Auto => choose(directory)?,
-        Io::Direct => {
-            rate(&direct, &[0; 1], 1).map_err(|error| {
-                io::Error::new(io::ErrorKind::Unsupported, format!("O_DIRECT: {error}"))
-            })?;
-            Io::Direct
-        }
+        Io::Auto => choose(directory),
+        Io::Direct => refusal(&direct).map_or(Ok(Io::Direct), Err)?,
         Io::Buffered => Io::Buffered,
     };
     Ok(if io == Io::Direct { direct } else { RealDisk::new(directory) })
 }
 
-fn choose(directory: &Path) -> io::Result<Io> {
-    if let Some(known) = IoChoice::remembered(directory) {
-        return Ok(known.io);
-    }
+/// Why a file system cannot be written past the page cache. A full or failing disk is no reason:
+/// what it can take is for the writer to find out.
+fn refusal(direct: &RealDisk) -> Option<io::Error> {
+    let error = rate(direct, &[0; 1], 1).err()?;
+    let cannot = matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported);
+    cannot.then(|| io::Error::new(io::ErrorKind::Unsupported, format!("O_DIRECT: {error}")))
+}
+
+/// What is known of this directory, or is found out now. A disk that cannot be measured, for it is
+/// full or failing, is written through the page cache until the next start.
+fn choose(directory: &Path) -> Io {
     let (buffered, direct) = (RealDisk::new(directory), RealDisk::direct(directory));
-    let choice = measure(&buffered, &direct)?;
-    tracing::info!(?choice, "the disk was measured");
-    let text = serde_json::to_string_pretty(&choice).map_err(io::Error::other)? + "\n";
-    fs::write(directory.join(FILE), text)?;
-    Ok(choice.io)
+    match IoChoice::remembered(directory) {
+        // It may have been copied to a file system that cannot.
+        Some(known) if known.io == Io::Buffered || refusal(&direct).is_none() => return known.io,
+        _ => {}
+    }
+    let measured = measure(&buffered, &direct).and_then(|choice| {
+        let text = serde_json::to_string_pretty(&choice).map_err(io::Error::other)? + "\n";
+        fs::write(directory.join(FILE), text)?;
+        Ok(choice)
+    });
+    match measured {
+        Ok(choice) => {
+            tracing::info!(?choice, "the disk was measured");
+            choice.io
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the disk cannot be measured; it is written through the cache");
+            Io::Buffered
+        }
+    }
 }
 
 /// Compares two ways of writing to the same disk.
@@ -156,7 +172,7 @@ mod tests {
         let other = if faster { Io::Buffered } else { Io::Direct };
         let text = serde_json::to_string(&IoChoice { io: other, ..choice }).expect("plain data");
         fs::write(directory.path().join(FILE), text).expect("an own directory");
-        assert_eq!(choose(directory.path()).expect("it is known"), other);
+        assert_eq!(choose(directory.path()), other);
         fs::write(directory.path().join(FILE), "{}").expect("an own directory");
         assert!(IoChoice::remembered(directory.path()).is_none(), "damaged: measured again");
     }

@@ -43,7 +43,7 @@ impl RealDisk {
 
     fn opened(&self, file: File, writable: bool) -> io::Result<Arc<dyn DiskFile>> {
         let writer = match self.writes_directly && writable {
-            true => Some(Mutex::new(DirectWriter::new(open_directly(&file, true)?))),
+            true => Some(Mutex::new(Some(DirectWriter::new(open_directly(&file, true)?)))),
             false => None,
         };
         Ok(Arc::new(RealFile { file, reader: OnceLock::new(), writer }))
@@ -110,8 +110,8 @@ struct RealFile {
     file: File,
     /// For reads past the system's memory, once somebody wants one.
     reader: OnceLock<Option<File>>,
-    /// For writes past it. There is one writer, so nobody waits for it.
-    writer: Option<Mutex<DirectWriter>>,
+    /// For writes past it, while there are any. There is one writer, so nobody waits for it.
+    writer: Option<Mutex<Option<DirectWriter>>>,
 }
 
 impl RealFile {
@@ -180,9 +180,15 @@ impl DiskFile for RealFile {
     fn write_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
         match &self.writer {
             None => write_all_at(&self.file, offset, parts),
-            Some(writer) => writer
-                .lock()
-                .write_at(offset, parts, |at, buffer| super::read_exact_at(self, at, buffer)),
+            Some(writer) => {
+                let mut writer = writer.lock();
+                if writer.is_none() {
+                    *writer = Some(DirectWriter::new(open_directly(&self.file, true)?));
+                }
+                let Some(writer) = writer.as_mut() else { unreachable!("just opened") };
+                let read = |at, buffer: &mut [u8]| super::read_exact_at(self, at, buffer);
+                writer.write_at(offset, parts, read)
+            }
         }
     }
 
@@ -223,6 +229,10 @@ impl DiskFile for RealFile {
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
+        if let Some(writer) = &self.writer {
+            // Whoever cuts a file has written all of it; readers may keep it open for long.
+            writer.lock().take();
+        }
         self.file.set_len(len)
     }
 
