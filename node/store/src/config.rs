@@ -27,8 +27,8 @@ pub enum Durability {
     /// Handed to the operating system. A power cut may lose the last `sync_interval_millis` of
     /// acknowledged operations; a crash of this process loses none.
     Relaxed,
-    /// In memory. A power cut or a crash may lose the last `sync_interval_millis` of acknowledged
-    /// operations, and a failing disk what could not be written after the acknowledgement.
+    /// As `relaxed` today; promises less: a crash of this process too may lose the last
+    /// `sync_interval_millis`, so that a later version may answer from memory.
     Async,
 }
 

@@ -14,7 +14,8 @@
 //!   the batch is written once more, whole, to a new segment. If that fails too its operations are
 //!   refused and the layer is dropped: the state is what it was before them. Releases and other
 //!   records that need no room get a last try on their own, so that a full disk can be emptied.
-//! - In the relaxed modes a batch is answered after the write (`relaxed`) or before it (`async`);
+//! - In the relaxed modes a batch is answered, and seen by readers, when it is written (`async`
+//!   promises less, and gets no answer earlier: what cannot be read back yet is nobody's to see);
 //!   its records stay in memory until their sync, so that they can be written again all the same.
 //! - What the chain says of deals is answered after its sync in every mode, a refusal as well:
 //!   whoever follows the chain goes on from the answer and does not come back.
@@ -392,7 +393,9 @@ impl Writer {
         if self.pending.len() == self.written_count {
             return;
         }
-        self.answer(|promise| promise == Durability::Async || has(Bug::AnswersUnsynced));
+        if has(Bug::AnswersUnsynced) {
+            self.answer(|_| true);
+        }
         // Records of the relaxed modes wait in memory for their sync; not too many of them.
         let much = self.pending_bytes >= self.config.batch_bytes_max;
         let awaited = self.pending.iter().any(|pending| pending.promise.waits_for_sync());
@@ -403,7 +406,7 @@ impl Writer {
         };
         // Who was refused has the error as an answer. Without one, it was logged.
         if outcome.is_ok() {
-            self.answer(|promise| promise == Durability::Relaxed);
+            self.answer(|promise| !promise.waits_for_sync());
         }
     }
 
@@ -423,6 +426,7 @@ impl Writer {
         bump(&self.counters.batch_bytes, bytes);
         self.written_count = self.pending.len();
         self.planned_bytes = 0;
+        self.overlay.note_written();
         Ok(())
     }
 
@@ -455,7 +459,8 @@ impl Writer {
         if !self.pending.iter().any(|pending| is_kept(pending.promise)) {
             return;
         }
-        for pending in self.pending.iter_mut().filter(|pending| is_kept(pending.promise)) {
+        // In the order of the log, whatever each promises: all of it can be seen by now.
+        for pending in &mut self.pending {
             pending.events.drain(..).for_each(&mut self.on_event);
         }
         if let Ok(usage) = Catalog(&*self.overlay).usage() {

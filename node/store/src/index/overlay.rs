@@ -45,9 +45,23 @@ pub struct Overlay {
     room_lock: Mutex<()>,
 }
 
+/// How much of the newest changes somebody sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum View {
+    /// What is on disk.
+    Durable,
+    /// What is in the file, and can be read back.
+    Written,
+    /// What is planned.
+    Applied,
+}
+
 #[derive(Default)]
 struct Layers {
+    /// Applied and not written.
     unsynced: Changes,
+    /// Written and not synced; kept apart only where readers see it.
+    written: Changes,
     fresh: Changes,
     fresh_mark: Option<Mark>,
     /// Of everything published, here or in the database.
@@ -57,18 +71,19 @@ struct Layers {
 
 impl Layers {
     /// The layers, oldest first.
-    fn ordered(&self, with_unsynced: bool) -> impl Iterator<Item = &Changes> {
-        let unsynced = with_unsynced.then_some(&self.unsynced);
-        self.frozen.as_deref().into_iter().chain([&self.fresh]).chain(unsynced)
+    fn ordered(&self, view: View) -> impl Iterator<Item = &Changes> {
+        let written = (view >= View::Written).then_some(&self.written);
+        let unsynced = (view >= View::Applied).then_some(&self.unsynced);
+        self.frozen.as_deref().into_iter().chain([&self.fresh]).chain(written).chain(unsynced)
     }
 
-    fn get(&self, key: &[u8], with_unsynced: bool) -> Option<Option<Vec<u8>>> {
-        self.ordered(with_unsynced).filter_map(|layer| layer.get(key)).last().cloned()
+    fn get(&self, key: &[u8], view: View) -> Option<Option<Vec<u8>>> {
+        self.ordered(view).filter_map(|layer| layer.get(key)).last().cloned()
     }
 
-    fn merged(&self, start: &[u8], end: &[u8], with_unsynced: bool) -> Changes {
+    fn merged(&self, start: &[u8], end: &[u8], view: View) -> Changes {
         let mut merged = Changes::new();
-        for layer in self.ordered(with_unsynced) {
+        for layer in self.ordered(view) {
             let within = slice(layer, start, end).map(|(key, value)| (key.clone(), value.clone()));
             merged.extend(within);
         }
@@ -126,18 +141,26 @@ impl Overlay {
         self.layers.write().unsynced.extend(changes);
     }
 
+    /// What was applied so far is in the file now: whoever reads before the sync finds its bytes.
+    pub fn note_written(&self) {
+        if self.relaxed {
+            let layers = &mut *self.layers.write();
+            layers.written.append(&mut layers.unsynced);
+        }
+    }
+
     /// Forgets everything that is not durable yet.
     pub fn drop_unsynced(&self) {
-        let unsynced = &mut self.layers.write().unsynced;
-        if has(Bug::CountsRefused) {
-            return unsynced.retain(|key, _| *key == keys::usage());
+        let layers = &mut *self.layers.write();
+        for layer in [&mut layers.unsynced, &mut layers.written] {
+            layer.retain(|key, _| has(Bug::CountsRefused) && *key == keys::usage());
         }
-        unsynced.clear();
     }
 
     /// What was not durable is now, up to `mark`: readers see it, the database gets it.
     pub fn publish(&self, mark: Mark) {
         let layers = &mut *self.layers.write();
+        layers.fresh.append(&mut layers.written);
         if layers.fresh.is_empty() {
             std::mem::swap(&mut layers.fresh, &mut layers.unsynced);
         } else {
@@ -213,8 +236,12 @@ impl Overlay {
         !self.room.wait_while_for(&mut guard, full, timeout).timed_out()
     }
 
-    fn layered(&self, key: &[u8], unsynced: bool) -> Result<Option<Vec<u8>>, IndexError> {
-        let layered = self.layers.read().get(key, unsynced);
+    fn view(&self) -> View {
+        if self.relaxed { View::Written } else { View::Durable }
+    }
+
+    fn layered(&self, key: &[u8], view: View) -> Result<Option<Vec<u8>>, IndexError> {
+        let layered = self.layers.read().get(key, view);
         layered.map_or_else(|| self.index()?.get(key), Ok)
     }
 
@@ -223,12 +250,12 @@ impl Overlay {
         start: &[u8],
         end: &[u8],
         limit: usize,
-        unsynced: bool,
+        view: View,
     ) -> Result<Pairs, IndexError> {
         loop {
             let (changes, handed_over) = {
                 let layers = self.layers.read();
-                (layers.merged(start, end, unsynced), self.handed_over.load(Ordering::Relaxed))
+                (layers.merged(start, end, view), self.handed_over.load(Ordering::Relaxed))
             };
             // Each removed key may hide one pair of the database.
             let removed = changes.values().filter(|value| value.is_none()).count();
@@ -259,11 +286,11 @@ fn merge(below: Pairs, changes: Changes, limit: usize, fetched_max: usize) -> Pa
 
 impl KvRead for Overlay {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
-        self.layered(key, self.relaxed)
+        self.layered(key, self.view())
     }
 
     fn range(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Pairs, IndexError> {
-        self.range_layered(start, end, limit, self.relaxed)
+        self.range_layered(start, end, limit, self.view())
     }
 }
 
@@ -272,11 +299,11 @@ pub struct Durable<'o>(&'o Overlay);
 
 impl KvRead for Durable<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
-        self.0.layered(key, false)
+        self.0.layered(key, View::Durable)
     }
 
     fn range(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Pairs, IndexError> {
-        self.0.range_layered(start, end, limit, false)
+        self.0.range_layered(start, end, limit, View::Durable)
     }
 }
 
@@ -297,7 +324,7 @@ impl KvRead for Staged<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
         match self.changes.get(key) {
             Some(value) => Ok(value.clone()),
-            None => self.overlay.layered(key, true),
+            None => self.overlay.layered(key, View::Applied),
         }
     }
 
@@ -307,7 +334,7 @@ impl KvRead for Staged<'_> {
             .collect();
         let removed = changes.values().filter(|value| value.is_none()).count();
         let wanted = limit.saturating_add(removed);
-        let below = self.overlay.range_layered(start, end, wanted, true)?;
+        let below = self.overlay.range_layered(start, end, wanted, View::Applied)?;
         Ok(merge(below, changes, limit, wanted))
     }
 }

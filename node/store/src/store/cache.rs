@@ -4,7 +4,6 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake};
 use std::thread::{self, Thread};
 use std::time::Duration;
@@ -50,6 +49,22 @@ pub(super) struct Cache {
 enum Miss {
     Absent,
     Failed(StoreError),
+}
+
+impl Miss {
+    fn is_absence(&self) -> bool {
+        matches!(self, Self::Absent | Self::Failed(StoreError::ShardNotFound { .. }))
+    }
+}
+
+/// Runs a load that has not run yet.
+async fn once(
+    load: &mut Option<impl Future<Output = Result<Cached, Miss>>>,
+) -> Result<Cached, Miss> {
+    match load.take() {
+        Some(load) => load.await,
+        None => Err(Miss::Absent),
+    }
 }
 
 impl Cache {
@@ -133,16 +148,16 @@ impl Cache {
         thing: Thing,
         load: impl Future<Output = Result<Cached, Miss>>,
     ) -> Result<Cached, Miss> {
-        let loaded = AtomicBool::new(false);
-        let init = async {
-            loaded.store(true, Ordering::Relaxed);
-            load.await
-        };
-        let outcome = self.entries.try_get_with(thing, init).await;
-        let counter = if loaded.into_inner() {
-            &self.counters.cache_misses
-        } else {
-            &self.counters.cache_hits
+        let mut load = Some(load);
+        let mut outcome = self.entries.try_get_with(thing, once(&mut load)).await;
+        // A load that somebody began before this read may have missed what was put since. The next
+        // one, whosever it is, begins now.
+        if load.is_some() && outcome.as_ref().is_err_and(|miss| miss.is_absence()) {
+            outcome = self.entries.try_get_with(thing, once(&mut load)).await;
+        }
+        let counter = match load {
+            None => &self.counters.cache_misses,
+            Some(_) => &self.counters.cache_hits,
         };
         bump(counter, 1);
         outcome.map_err(Arc::unwrap_or_clone)

@@ -9,6 +9,7 @@ use supernode_protocol::lease::{Expiry, LeaseKind};
 
 use super::harness::{Action, IndexFate, LARGE, Lab, World, config};
 use super::{Answer, Done, Op, Planned};
+use crate::catalog::{Event, GroupEvent};
 use crate::config::{Durability, KindDurability, LeaseDurability, StoreConfig};
 use crate::disk::Fault;
 use crate::error::StoreError;
@@ -270,6 +271,31 @@ fn a_lease_kind_may_promise_more_or_less_than_the_rest() {
             }
         }
     }
+}
+
+#[test]
+fn events_come_in_the_order_of_the_log_whatever_each_promises() {
+    let cache = KindDurability::Only(Durability::Async);
+    let durability_of = LeaseDurability { cache, ..LeaseDurability::default() };
+    let roomy = StoreConfig { segment_bytes_max: 4 << 20, ..config() };
+    let mut lab = Lab::with_config(2, StoreConfig { durability_of, ..roomy });
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&told);
+    lab.writer.on_event = Box::new(move |event| match event {
+        Event::Group(event) => sink.lock().push(event),
+        Event::Unwanted(_) => {}
+    });
+    let pin = Terms { lease: LEASE, ..Terms::pin(1, 1) };
+    lab.perform(&lab.world.whole_group(0, 0, 0, pin));
+    let (kind, expiry) = (LeaseKind::Cache, Expiry::Never);
+    let again = lab.world.whole_group(0, 0, 0, Terms { kind, expiry, ..Terms::pin(2, 2) });
+    let (commit, puts) = again.split_last().expect("a commit comes last");
+    lab.perform(puts);
+    told.lock().clear();
+    lab.perform(&[Action::Release { client: 0, lease: LEASE }, commit.clone()]);
+    let told = told.lock();
+    let is_order = matches!(&told[..], [GroupEvent::Released(_), GroupEvent::Committed(_)]);
+    assert!(is_order, "who follows them thinks that it is held: {told:?}");
 }
 
 const MODES: [Durability; 4] =

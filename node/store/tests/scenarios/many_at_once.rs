@@ -4,9 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use supernode_protocol::ids::{Slot, UploadId};
+use supernode_protocol::ids::{ShardId, Slot, UploadId};
 use supernode_store::offline::{Source, dump_map, fsck};
-use supernode_store::{StoreConfig, StoreError};
+use supernode_store::{
+    Durability, KindDurability, LeaseDurability, Store, StoreConfig, StoreError,
+};
 
 use super::support::{assert_readable, config, open, put, put_shard};
 use crate::sample::{Client, Recipe, Terms, bytes_of, object};
@@ -69,6 +71,58 @@ async fn many_readers_of_one_shard_load_it_once() {
     assert_eq!(after.read.ios - before.read.ios, 1);
     assert_eq!((after.cache_misses, after.cache_hits), (1, 31));
     store.close().await.expect("an orderly stop");
+}
+
+/// Puts a shard while others ask for it all the time.
+async fn put_under_readers(store: &Store, number: u16) {
+    let bytes = bytes_of(u64::from(number), 1 << 20);
+    let id = ShardId::of(&bytes);
+    let reader = tokio::spawn({
+        let store = store.clone();
+        async move {
+            loop {
+                match store.shard(id).await {
+                    Ok(shard) => return shard.bytes,
+                    Err(StoreError::ShardNotFound { .. }) => tokio::task::yield_now().await,
+                    Err(error) => panic!("it is whole, or not here yet: {error}"),
+                }
+            }
+        }
+    });
+    let puts = [1, 2, 3].map(|client| {
+        let (store, bytes) = (store.clone(), bytes.clone());
+        let (upload, slot) =
+            (UploadId::from_bytes([client; 16]), Slot { stripe: number.into(), index: 0 });
+        tokio::spawn(async move {
+            put_shard(&store, &Client::new(client), upload, slot, &bytes).await.expect("room");
+            store.shard(id).await.expect("what is acknowledged can be read");
+        })
+    });
+    for put in puts {
+        put.await.expect("it was put and read");
+    }
+    assert_eq!(reader.await.expect("it was read"), bytes);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_acknowledged_early_is_whole_for_every_reader() {
+    let all = |durability| StoreConfig { durability, ..StoreConfig::default() };
+    let cached = KindDurability::Only(Durability::Async);
+    let durability_of = LeaseDurability { cache: cached, ..LeaseDurability::default() };
+    let some = StoreConfig { durability_of, ..StoreConfig::default() };
+    for StoreConfig { durability, durability_of, .. } in
+        [all(Durability::Async), all(Durability::Relaxed), some]
+    {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let early = StoreConfig { durability, durability_of, ..config(directory.path()) };
+        let early = StoreConfig { cache_bytes_max: 0, segment_bytes_max: 1 << 30, ..early };
+        let store = open(early).await.expect("a new store");
+        for number in 0..20 {
+            put_under_readers(&store, number).await;
+        }
+        assert_eq!((store.metrics().damaged, store.metrics().quarantined), (0, 0));
+        store.close().await.expect("an orderly stop");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

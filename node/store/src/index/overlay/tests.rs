@@ -153,11 +153,18 @@ fn a_failing_database_costs_no_entry_and_in_the_end_the_writer_waits() {
 }
 
 #[test]
-fn relaxed_readers_see_what_is_not_durable_yet() {
+fn relaxed_readers_see_what_is_written_and_not_durable_yet() {
     for relaxed in [false, true] {
         let overlay = Overlay::new(Arc::new(MemoryIndex::default()), relaxed);
         put(&overlay, b"a", b"1");
+        assert!(overlay.get(b"a").expect("from memory").is_none(), "it cannot be read back");
+        overlay.note_written();
         assert_eq!(overlay.get(b"a").expect("from memory").is_some(), relaxed);
+        put(&overlay, b"b", b"1");
+        overlay.drop_unsynced();
+        assert!(overlay.get(b"a").expect("from memory").is_none(), "refused after all");
+        put(&overlay, b"a", b"2");
+        overlay.note_written();
         overlay.publish(mark(1));
         assert!(overlay.get(b"a").expect("from memory").is_some());
     }
