@@ -206,6 +206,9 @@ pub fn scrub(
         if status.passes > passes {
             break status;
         }
+        if let Some(error) = scrub.failure() {
+            return Err(error);
+        }
         std::thread::sleep(PROGRESS_INTERVAL);
     };
     scrub.close();

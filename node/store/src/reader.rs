@@ -5,7 +5,7 @@
 //! and the bytes must hash to the id. What does not is counted, set aside under its position and
 //! never served; a new copy of it (a put, a repair) has another position and is served again.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -59,7 +59,7 @@ pub struct Reader {
     overlay: Arc<Overlay>,
     counters: Arc<Counters>,
     /// Records that were found damaged.
-    quarantine: Mutex<HashSet<Position>>,
+    quarantine: Mutex<HashMap<Position, Thing>>,
     /// Told once of each of them.
     damage: broadcast::Sender<Thing>,
 }
@@ -92,7 +92,14 @@ impl Reader {
 
     /// Records that are not served.
     pub fn quarantined(&self) -> u64 {
-        self.quarantine.lock().len() as u64
+        let known = self.quarantine.lock().clone();
+        // What was freed, or put anew, is no longer missed.
+        let is_missed = |at: &Position, thing: &Thing| {
+            let kept = self.catalog().kept(*thing);
+            kept.map_or(true, |kept| kept.is_some_and(|kept| kept.at == *at))
+        };
+        let missed = known.iter().filter(|(at, thing)| is_missed(at, thing));
+        missed.count() as u64
     }
 
     /// Questions to the map as readers see it.
@@ -279,7 +286,7 @@ impl Reader {
     }
 
     fn demand_sound(&self, thing: Thing, at: Position) -> Result<(), StoreError> {
-        if self.quarantine.lock().contains(&at) { Err(damaged(thing, at)) } else { Ok(()) }
+        if self.quarantine.lock().contains_key(&at) { Err(damaged(thing, at)) } else { Ok(()) }
     }
 
     fn set_aside(&self, thing: Thing, at: Position) -> StoreError {
@@ -291,7 +298,7 @@ impl Reader {
         if kept.is_ok_and(|kept| kept.is_none_or(|kept| kept.at != at)) {
             return damaged(thing, at);
         }
-        if self.quarantine.lock().insert(at) {
+        if self.quarantine.lock().insert(at, thing).is_none() {
             bump(&self.counters.damaged, 1);
             let error = damaged(thing, at);
             tracing::error!(%error, "never served again from here");

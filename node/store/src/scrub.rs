@@ -13,7 +13,7 @@
 
 use std::fs;
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 use supernode_protocol::ids::{Cid, ShardId};
 
-use crate::catalog::Thing;
+use crate::catalog::{Thing, keys, thing_of, visit};
 use crate::error::StoreError;
 use crate::index::Mark;
 use crate::metrics::Counters;
@@ -43,6 +43,10 @@ const REMEMBERED_MAX: usize = 4096;
 const HEAD_READ_BYTES: u64 = 4096;
 /// Debts below this are not worth a sleep.
 const NAP: Duration = Duration::from_millis(5);
+/// How long it rests when it cannot go on.
+const FAILURE_PAUSE: Duration = Duration::from_secs(60);
+/// How long a stop waits for it.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a waiting thread looks at the running time.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -138,11 +142,21 @@ struct Progress {
 
 /// What became of a shard or block.
 enum Found {
+    /// Its bytes, which were read.
     Whole(u64),
     Damaged,
     Unreadable,
     /// Not kept, or not from there.
     Elsewhere,
+}
+
+impl Found {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Whole(len) => *len,
+            Self::Damaged | Self::Unreadable | Self::Elsewhere => 0,
+        }
+    }
 }
 
 /// The handle of the thread. The last one to go ends it.
@@ -159,6 +173,8 @@ struct Shared {
 
 struct State {
     progress: Progress,
+    /// Why nothing goes on.
+    failure: Option<StoreError>,
     is_closing: bool,
 }
 
@@ -187,6 +203,7 @@ struct Scrubber {
     saved: Instant,
     /// What the pace says is to be waited for.
     debt: Duration,
+    lost: Vec<Lost>,
 }
 
 impl Scrub {
@@ -202,7 +219,7 @@ impl Scrub {
     ) -> Result<Self, StoreError> {
         let file = directory.map(|directory| directory.join(FILE));
         let progress = file.as_ref().and_then(|file| load(file)).unwrap_or_default();
-        let state = Mutex::new(State { progress, is_closing: false });
+        let state = Mutex::new(State { progress, failure: None, is_closing: false });
         let shared = Arc::new(Shared { state, changed: Condvar::new(), counters });
         let scrubber = Scrubber {
             shared: Arc::clone(&shared),
@@ -211,6 +228,7 @@ impl Scrub {
             file,
             saved: Instant::now(),
             debt: Duration::ZERO,
+            lost: Vec::new(),
         };
         let thread = Builder::new()
             .name("store-scrub".to_owned())
@@ -240,12 +258,26 @@ impl Scrub {
         state.progress.status
     }
 
-    /// Ends the thread, and waits for the record it is at. Blocks.
+    /// Why it does not go on, if it does not.
+    pub(crate) fn failure(&self) -> Option<StoreError> {
+        let has_ended = self.thread.lock().as_ref().is_none_or(JoinHandle::is_finished);
+        let ended = has_ended.then(|| StoreError::stopped("the scrub's thread has ended"));
+        self.shared.state.lock().failure.clone().or(ended)
+    }
+
+    /// Ends the thread, and waits for the record it is at. Blocks, but not for a disk that hangs.
     pub(crate) fn close(&self) {
         self.ask_to_close();
-        if let Some(thread) = self.thread.lock().take()
-            && thread.join().is_err()
-        {
+        let Some(thread) = self.thread.lock().take() else { return };
+        let begun = Instant::now();
+        while !thread.is_finished() {
+            if begun.elapsed() > CLOSE_PATIENCE {
+                tracing::error!("the scrub waits for the disk; it is left behind");
+                return;
+            }
+            std::thread::sleep(NAP);
+        }
+        if thread.join().is_err() {
             tracing::error!("the scrub panicked");
         }
     }
@@ -271,49 +303,90 @@ fn load(file: &std::path::Path) -> Option<Progress> {
     progress.ok()
 }
 
-/// The handle is gone or closes: no error, but the end.
-type Flow<T = ()> = ControlFlow<(), T>;
+/// Why it does not go on.
+enum Stop {
+    /// The handle is gone or closes.
+    Closing,
+    /// Map or directory cannot be read; the pass goes on later where it is.
+    Failed(StoreError),
+}
+
+impl Stop {
+    fn failure(self) -> Option<StoreError> {
+        match self {
+            Self::Closing => None,
+            Self::Failed(error) => Some(error),
+        }
+    }
+}
+
+impl<E: Into<StoreError>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Where a damaged log may have hidden something that is kept.
+struct Lost {
+    segment: u32,
+    offsets: Range<u64>,
+}
 
 impl Scrubber {
     fn run(mut self) {
         // What was damaged is known again before anybody asks for it.
-        let _ = self.look_again().is_continue() && self.serve().is_continue();
+        let mut work = Self::look_again as fn(&mut Self) -> Result<(), Stop>;
+        loop {
+            match work(&mut self) {
+                Err(Stop::Closing) => break,
+                outcome => self.shared.state.lock().failure = outcome.err().and_then(Stop::failure),
+            }
+            if self.rest().is_err() {
+                break;
+            }
+            work = Self::serve;
+        }
         self.save();
     }
 
-    fn serve(&mut self) -> Flow {
+    /// Passes, for ever.
+    fn serve(&mut self) -> Result<(), Stop> {
         loop {
             self.wait_for_a_pass()?;
-            if let Err(error) = self.pass()? {
-                tracing::error!(%error, "the scrub cannot read the map; it waits");
-                self.shared.state.lock().progress.next = None;
-            }
+            self.pass()?;
             self.end_pass();
             self.save();
         }
     }
 
-    /// Looks at what an earlier run found damaged.
-    fn look_again(&mut self) -> Flow {
-        let remembered = std::mem::take(&mut self.shared.state.lock().progress.damaged);
-        for (position, (thing, at)) in remembered.iter().copied().enumerate() {
-            if self.keep_going(0).is_break() {
-                // The next start has the rest to look at.
-                let rest = &remembered[position..];
-                self.shared.state.lock().progress.damaged.extend_from_slice(rest);
-                return Flow::Break(());
-            }
-            let found = self.check(thing, at);
-            self.remember(thing, at, &found);
+    /// Waits a while after a failure.
+    fn rest(&self) -> Result<(), Stop> {
+        let mut state = self.shared.state.lock();
+        let Some(error) = state.failure.clone() else { return Ok(()) };
+        tracing::error!(%error, pause = ?FAILURE_PAUSE, "the scrub cannot go on");
+        let until = Instant::now() + FAILURE_PAUSE;
+        while !state.is_closing && Instant::now() < until {
+            self.shared.changed.wait_until(&mut state, until);
         }
-        Flow::Continue(())
+        if state.is_closing { Err(Stop::Closing) } else { Ok(()) }
     }
 
-    fn wait_for_a_pass(&mut self) -> Flow {
+    /// Looks at what an earlier run found damaged.
+    fn look_again(&mut self) -> Result<(), Stop> {
+        let remembered = self.shared.state.lock().progress.damaged.clone();
+        for (thing, at) in remembered {
+            let found = self.check(thing, at)?;
+            self.remember(thing, at, &found);
+            self.keep_going(found.len())?;
+        }
+        Ok(())
+    }
+
+    fn wait_for_a_pass(&mut self) -> Result<(), Stop> {
         let mut state = self.shared.state.lock();
         loop {
             if state.is_closing {
-                return Flow::Break(());
+                return Err(Stop::Closing);
             }
             let status = state.progress.status;
             if status.state != ScrubState::Paused {
@@ -325,7 +398,7 @@ impl Scrubber {
                 }
                 if state.progress.next.is_some() {
                     state.progress.status.state = ScrubState::Running;
-                    return Flow::Continue(());
+                    return Ok(());
                 }
             }
             self.shared.changed.wait_for(&mut state, LOOK_INTERVAL);
@@ -346,74 +419,108 @@ impl Scrubber {
     }
 
     /// Goes through all segments from where the last one stopped.
-    fn pass(&mut self) -> Flow<Result<(), StoreError>> {
+    fn pass(&mut self) -> Result<(), Stop> {
         let segments = Arc::clone(self.reader.segments());
-        let mark = self.reader.overlay().mark().map_err(StoreError::from);
-        let (numbers, mark) = match (segments.numbers(), mark) {
-            (Ok(numbers), Ok(mark)) => (numbers, mark),
-            (Err(error), _) | (_, Err(error)) => return Flow::Continue(Err(error)),
-        };
-        let (first, mut from) = self.shared.state.lock().progress.next.unwrap_or_default();
+        let (numbers, mark) = (segments.numbers()?, self.reader.overlay().mark()?);
+        let (first, from) = self.shared.state.lock().progress.next.unwrap_or_default();
         for (position, number) in numbers.iter().copied().enumerate() {
             if number < first || number > mark.segment {
                 continue;
             }
-            if number > first {
-                from = 0;
-            }
-            let segment = match segments.segment(number) {
-                Ok(segment) => segment,
-                Err(error) => {
-                    self.unreadable_segment(number, &error);
-                    continue;
+            let from = if number == first { from } else { 0 };
+            match segments.segment(number) {
+                Ok(segment) => {
+                    // A successor that cannot be read is passed over: the next one says as much as
+                    // is sure.
+                    let mut later = numbers[position + 1..].iter();
+                    let next = later.find_map(|next| segments.segment(*next).ok());
+                    self.segment(&segment, range(&segment, next.as_ref(), mark, from))?;
                 }
-            };
-            // A successor that cannot be read is passed over: the next one says as much as is sure.
-            let next = numbers[position + 1..].iter().find_map(|next| segments.segment(*next).ok());
-            let range = range(&segment, next.as_ref(), mark, from);
-            if let Err(error) = self.segment(&segment, range)? {
-                return Flow::Continue(Err(error));
+                Err(error) => self.unreadable_segment(number, 0, &error)?,
             }
+            self.look_for_lost()?;
+            self.shared.state.lock().progress.next = Some((number + 1, 0));
         }
-        Flow::Continue(Ok(()))
+        Ok(())
     }
 
-    fn unreadable_segment(&self, number: u32, error: &StoreError) {
+    fn unreadable_segment(
+        &mut self,
+        number: u32,
+        from: u64,
+        error: &StoreError,
+    ) -> Result<(), Stop> {
         // It may have been given back since it was listed.
-        let is_gone = self.reader.catalog().gone_through().is_ok_and(|gone| number <= gone);
-        if !is_gone {
+        if number > self.reader.catalog().gone_through()? {
             tracing::error!(segment = number, %error, "a segment cannot be read");
             self.shared.state.lock().progress.status.unreadable += 1;
+            self.lost.push(Lost { segment: number, offsets: from..u64::MAX });
         }
+        Ok(())
     }
 
-    fn segment(&mut self, segment: &Segment, range: ScanRange) -> Flow<Result<(), StoreError>> {
+    fn segment(&mut self, segment: &Segment, range: ScanRange) -> Result<(), Stop> {
         let segment = segment.cold();
         if range.from == 0 {
             self.headers(&segment);
         }
-        let mut flow = Flow::Continue(());
+        let mut expected = range.from.max(SEGMENT_HEADER_BYTES as u64);
+        let mut stop = Ok(());
         let outcome = scan_segment(&segment, range, |found| {
-            flow = self.record(&found);
-            match flow {
-                Flow::Continue(()) => Ok(()),
-                Flow::Break(()) => Err(StoreError::stopped("the scrub stops here")),
+            // Records follow each other without gaps.
+            if found.at.offset > expected {
+                self.damaged_range(found.at.segment, expected..found.at.offset);
             }
+            expected = found.end();
+            stop = self.record(&found);
+            let goes_on = stop.is_ok();
+            goes_on.then_some(()).ok_or_else(|| StoreError::stopped("the scrub stops here"))
         });
-        flow?;
+        stop?;
+        let number = segment.header.number;
         match outcome {
             Ok(extent) => {
-                for damage in &extent.damage {
-                    tracing::error!(?damage, "the log is damaged");
+                let ends = extent.damage.iter().map(|damage| damage.to).max();
+                if let Some(end) = ends.filter(|end| *end > expected) {
+                    self.damaged_range(number, expected..end);
                 }
-                self.shared.state.lock().progress.status.damaged += extent.damage.len() as u64;
+                Ok(())
             }
-            Err(error @ StoreError::Index { .. }) => return Flow::Continue(Err(error)),
-            Err(error) => self.unreadable_segment(segment.header.number, &error),
+            Err(error) => self.unreadable_segment(number, expected, &error),
         }
-        let next = (segment.header.number + 1, 0);
-        self.shared.state.lock().progress.next = Some(next);
-        Flow::Continue(Ok(()))
+    }
+
+    fn damaged_range(&mut self, segment: u32, offsets: Range<u64>) {
+        tracing::error!(segment, ?offsets, "the log is damaged");
+        self.shared.state.lock().progress.status.damaged += 1;
+        self.lost.push(Lost { segment, offsets });
+    }
+
+    /// Looks at what is kept where the log is damaged: no record has led there.
+    fn look_for_lost(&mut self) -> Result<(), Stop> {
+        let lost = std::mem::take(&mut self.lost);
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let mut found: Vec<(Thing, Position)> = Vec::new();
+        let reader = Arc::clone(&self.reader);
+        for prefix in [keys::SHARD, keys::BLOCK] {
+            visit(&**reader.overlay(), prefix, |key, _| {
+                let Some(thing) = thing_of(key, 0) else { return Ok(()) };
+                let Some(kept) = reader.catalog().kept(thing)? else { return Ok(()) };
+                let is_there = |lost: &Lost| {
+                    lost.segment == kept.at.segment && lost.offsets.contains(&kept.at.offset)
+                };
+                found.extend(lost.iter().any(is_there).then_some((thing, kept.at)));
+                Ok(())
+            })?;
+        }
+        for (thing, at) in found {
+            let found = self.check(thing, at)?;
+            self.remember(thing, at, &found);
+            self.keep_going(found.len())?;
+        }
+        Ok(())
     }
 
     fn headers(&self, segment: &Segment) {
@@ -436,58 +543,55 @@ impl Scrubber {
         }
     }
 
-    fn record(&mut self, found: &FoundRecord) -> Flow {
+    fn record(&mut self, found: &FoundRecord) -> Result<(), Stop> {
         let (id, at, end) = (found.header.id, found.at, found.end());
         let thing = match found.header.kind {
             Kind::Shard => Some(Thing::Shard(ShardId::from_bytes(id))),
             Kind::Block => Some(Thing::Block(Cid::from_bytes(id))),
             _ => None,
         };
-        let found = thing.map(|thing| (thing, self.check(thing, at)));
-        let mut read = HEAD_READ_BYTES;
-        if let Some((thing, outcome)) = &found {
-            self.remember(*thing, at, outcome);
-        }
+        let found = match thing {
+            Some(thing) => {
+                let found = self.check(thing, at)?;
+                self.remember(thing, at, &found);
+                found
+            }
+            None => Found::Elsewhere,
+        };
         {
             let Progress { status, next, .. } = &mut self.shared.state.lock().progress;
             status.records += 1;
             status.passed_bytes += end - at.offset;
             *next = Some((at.segment, end));
             match found {
-                Some((_, Found::Whole(len))) => {
-                    read += len;
+                Found::Whole(len) => {
                     status.verified += 1;
                     status.verified_bytes += len;
                 }
-                Some((_, Found::Damaged)) => status.damaged += 1,
-                Some((_, Found::Unreadable)) => status.unreadable += 1,
-                Some((_, Found::Elsewhere)) | None => {}
+                Found::Damaged => status.damaged += 1,
+                Found::Unreadable => status.unreadable += 1,
+                Found::Elsewhere => {}
             }
         }
-        self.keep_going(read)
+        self.keep_going(HEAD_READ_BYTES + found.len())
     }
 
     /// Checks a thing, if it is the record at `at` that is kept.
-    fn check(&self, thing: Thing, at: Position) -> Found {
-        let kept = match self.reader.catalog().kept(thing) {
-            Ok(Some(kept)) if kept.at == at => kept,
-            Ok(_) => return Found::Elsewhere,
-            Err(error) => {
-                tracing::error!(%error, "the scrub cannot ask the map");
-                return Found::Unreadable;
-            }
-        };
-        match self.reader.verify_on_disk(thing, &kept) {
-            Ok(()) => Found::Whole(kept.len),
-            // Freed in this very moment.
-            Err(StoreError::ShardNotFound { .. }) => Found::Elsewhere,
+    fn check(&self, thing: Thing, at: Position) -> Result<Found, Stop> {
+        let kept =
+            || Ok::<_, Stop>(self.reader.catalog().kept(thing)?.filter(|kept| kept.at == at));
+        let Some(found) = kept()? else { return Ok(Found::Elsewhere) };
+        Ok(match self.reader.verify_on_disk(thing, &found) {
+            Ok(()) => Found::Whole(found.len),
+            // Freed or put anew in this very moment.
+            Err(_) if kept()?.is_none() => Found::Elsewhere,
             // Who reads says what is damaged.
             Err(StoreError::Damaged { .. }) => Found::Damaged,
             Err(error) => {
                 tracing::error!(?thing, %error, "what is kept cannot be read");
                 Found::Unreadable
             }
-        }
+        })
     }
 
     fn remember(&self, thing: Thing, at: Position, found: &Found) {
@@ -499,11 +603,13 @@ impl Scrubber {
     }
 
     /// Waits as the pace and the operator want it; ends with the handle.
-    fn keep_going(&mut self, read: u64) -> Flow {
+    fn keep_going(&mut self, read: u64) -> Result<(), Stop> {
         if let Some(nanos) = (read * 1_000_000_000).checked_div(self.config.bytes_per_sec) {
             self.debt += Duration::from_nanos(nanos);
         }
-        if self.saved.elapsed() >= SAVE_INTERVAL {
+        let is_paused = self.shared.state.lock().progress.status.state == ScrubState::Paused;
+        // A pause outlives whatever ends this process.
+        if is_paused || self.saved.elapsed() >= SAVE_INTERVAL {
             self.save();
         }
         let mut state = self.shared.state.lock();
@@ -515,7 +621,7 @@ impl Scrubber {
         while state.progress.status.state == ScrubState::Paused && !state.is_closing {
             self.shared.changed.wait(&mut state);
         }
-        if state.is_closing { Flow::Break(()) } else { Flow::Continue(()) }
+        if state.is_closing { Err(Stop::Closing) } else { Ok(()) }
     }
 
     /// Writes the position down. Losing it costs time only, so nothing waits for the disk.
