@@ -102,7 +102,8 @@ async fn every_sort_of_damage_is_found_told_and_remembered() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path();
     let kept = filled(path).await;
-    // A payload, a hash tree, a manifest, a commit's meta, a record's header, a segment's header.
+    // A payload, a hash tree, a manifest, a commit's meta, headers of a commit, of a shard and of a
+    // segment.
     let all = records(path);
     let of = |shard: ShardId| {
         let is_it = |found: &&FoundRecord| {
@@ -125,35 +126,38 @@ async fn every_sort_of_damage_is_found_told_and_remembered() {
         all.iter().filter(|found| matches!(found.body, Body::Commit(_))).collect();
     flip(&segment(path, commits[3].at.segment), commits[3].at.offset + 100, 2);
     flip(&segment(path, commits[5].at.segment), commits[5].at.offset + 30, 2);
+    let headless = of(shards[3]);
+    flip(&segment(path, headless.at.segment), headless.at.offset + 40, 5);
     flip(&segment(path, 1), 4096 + 20, 2);
 
     let store = open(settings(path)).await.expect("damage keeps no node down");
     let mut damage = store.damage();
     let found = whole_pass(&store).await;
-    assert_eq!((found.damaged, found.unreadable), (6, 0), "{found:?}");
-    assert_eq!(store.metrics().quarantined, 3);
+    assert_eq!((found.damaged, found.unreadable), (7, 0), "{found:?}");
+    assert_eq!(store.metrics().quarantined, 4);
     let mut told = Vec::new();
     while let Ok(thing) = damage.try_recv() {
         told.push(thing);
     }
     told.sort_unstable();
-    let mut expected =
-        vec![Thing::Shard(shards[0]), Thing::Shard(shards[4]), Thing::Block(kept[1].cid)];
+    let mut expected: Vec<_> = [0, 3, 4].map(|kept| Thing::Shard(shards[kept])).into();
+    expected.push(Thing::Block(kept[1].cid));
     expected.sort_unstable();
     assert_eq!(told, expected);
     store.close().await.expect("an orderly stop");
 
     // The next start knows it without another pass.
     let store = open(settings(path)).await.expect("damage keeps no node down");
-    until("it is remembered", &store, |store| store.metrics().quarantined == 3).await;
+    until("it is remembered", &store, |store| store.metrics().quarantined == 4).await;
     assert_eq!(store.scrub_status(), found, "looking again is no pass");
     // Put again it is whole; what is damaged and dead is no damage any more.
     let (slot, _, bytes) = &kept[0].groups[0].shards[0];
     let upload = Terms::pin(20, 20).upload;
     put_shard(&store, &Client::new(1), upload, *slot, bytes).await.expect("there is room");
     let healed = whole_pass(&store).await;
+    assert_eq!(store.metrics().quarantined, 3, "and it is missed no more");
     // It counts once, and not for the record that it had before.
-    assert_eq!((healed.damaged, healed.verified), (5, found.verified + 1), "{healed:?}");
+    assert_eq!((healed.damaged, healed.verified), (6, found.verified + 1), "{healed:?}");
     store.close().await.expect("an orderly stop");
 }
 
