@@ -182,10 +182,10 @@ impl DiskFile for RealFile {
             None => write_all_at(&self.file, offset, parts),
             Some(writer) => {
                 let mut writer = writer.lock();
-                if writer.is_none() {
-                    *writer = Some(DirectWriter::new(open_directly(&self.file, true)?));
-                }
-                let Some(writer) = writer.as_mut() else { unreachable!("just opened") };
+                let writer = match &mut *writer {
+                    Some(writer) => writer,
+                    gone => gone.insert(DirectWriter::new(open_directly(&self.file, true)?)),
+                };
                 let read = |at, buffer: &mut [u8]| super::read_exact_at(self, at, buffer);
                 writer.write_at(offset, parts, read)
             }
