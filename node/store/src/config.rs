@@ -150,7 +150,8 @@ pub struct StoreConfig {
     pub segment_bytes_max: u64,
     /// Memory the index may use for its own cache.
     pub index_cache_bytes: u64,
-    /// An index that makes no progress for so long while it opens is given up and rebuilt.
+    /// An index whose database takes longer to open, or whose check makes no progress for so long,
+    /// is given up and rebuilt.
     pub index_open_timeout_secs: u64,
     /// How long what was released lies in the trash before it is freed.
     pub trash_secs: u64,
