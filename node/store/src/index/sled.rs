@@ -185,11 +185,15 @@ fn check(db: &sled::Db, progress: impl Fn()) -> Result<Meta, OpenFailure> {
         return Err(OpenFailure::new("content", detail));
     }
     let disk_bytes = db.size_on_disk().map_err(failed)?;
-    if disk_bytes > BLOAT_BYTES_MIN.max(content_bytes.saturating_mul(BLOAT_FACTOR)) {
+    if is_bloated(disk_bytes, content_bytes) {
         let detail = format!("{disk_bytes} bytes on disk for {content_bytes} of content");
         return Err(OpenFailure::new("bloat", detail));
     }
     Ok(stated)
+}
+
+fn is_bloated(disk_bytes: u64, content_bytes: u64) -> bool {
+    disk_bytes > BLOAT_BYTES_MIN.max(content_bytes.saturating_mul(BLOAT_FACTOR))
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
