@@ -21,7 +21,7 @@ use crate::config::{Durability, StoreConfig};
 use crate::disk::DirectoryLock;
 use crate::error::StoreError;
 use crate::index::Overlay;
-use crate::segment::Segments;
+use crate::reader::Reader;
 use crate::writer::{Answer, Op, ReclaimJob, Reclaimed, Writer};
 
 /// How often leases, uploads and trash are looked at.
@@ -67,10 +67,10 @@ impl Actor {
             .map_err(failed)?;
         let (jobs, slices) = std_mpsc::sync_channel(1);
         let (report, results) = mpsc::channel(1);
-        let segments = Arc::clone(self.writer.segments());
+        let reader = Arc::clone(self.writer.reader());
         let reclaim_thread = Builder::new()
             .name("store-reclaim".to_owned())
-            .spawn(move || give_back(&segments, &slices, &report))
+            .spawn(move || give_back(&reader, &slices, &report))
             .map_err(failed)?;
         let reclaim = Reclaim { jobs, results };
         let runtime =
@@ -241,12 +241,12 @@ struct Reclaim {
 
 /// Runs slices until the actor is gone.
 fn give_back(
-    segments: &Segments,
+    reader: &Reader,
     slices: &std_mpsc::Receiver<ReclaimJob>,
     report: &mpsc::Sender<Reclaimed>,
 ) {
     while let Ok(job) = slices.recv() {
-        if report.blocking_send(job.run(segments)).is_err() {
+        if report.blocking_send(job.run(reader)).is_err() {
             return;
         }
     }

@@ -153,6 +153,10 @@ pub struct StoreConfig {
     /// An index whose database takes longer to open, or whose check makes no progress for so long,
     /// is given up and rebuilt.
     pub index_open_timeout_secs: u64,
+    /// Percent of the log that may be of no use before it is compacted; 0 never compacts.
+    pub compact_waste_percent: u8,
+    /// How fast compaction copies; 0 for as fast as it goes.
+    pub compact_bytes_per_sec: u64,
     /// How long what was released lies in the trash before it is freed.
     pub trash_secs: u64,
     /// Seconds of running time from the end of a scrub to the next; 0 scrubs only when asked.
@@ -188,6 +192,8 @@ impl Default for StoreConfig {
             segment_bytes_max: 1 << 30,
             index_cache_bytes: 16 << 20,
             index_open_timeout_secs: 60,
+            compact_waste_percent: 40,
+            compact_bytes_per_sec: 32 << 20,
             trash_secs: 24 * 3600,
             scrub_interval_secs: 14 * 24 * 3600,
             scrub_bytes_per_sec: 32 << 20,
@@ -238,6 +244,10 @@ impl StoreConfig {
         at_least("index_open_timeout_secs", self.index_open_timeout_secs, 1)?;
         at_least("sync_interval_millis", self.sync_interval_millis, 1)?;
         at_least("upload_idle_secs", self.upload_idle_secs, 1)?;
+        if self.compact_waste_percent > 90 {
+            let reason = "more than 90 % would never come together; 40 is usual, 0 is never";
+            return bad("compact_waste_percent", reason.to_owned());
+        }
         if self.batch_window_millis > 1000 {
             let reason = "more than 1000 ms would stall every put; 2 is usual".to_owned();
             return bad("batch_window_millis", reason);

@@ -71,6 +71,8 @@ pub struct StoreMetrics {
     pub reclaimed_bytes: u64,
     /// Segment files removed since the start.
     pub reclaimed_segments: u64,
+    /// Bytes of shards and blocks that compaction copied.
+    pub compacted_bytes: u64,
     /// Ranges of the log that could not be read at the start.
     pub damaged_ranges: u64,
     /// The node's running time.
@@ -93,6 +95,7 @@ pub(crate) struct Counters {
     pub(crate) damaged_ranges: AtomicU64,
     pub(crate) reclaimed_bytes: AtomicU64,
     pub(crate) reclaimed_segments: AtomicU64,
+    pub(crate) compacted_bytes: AtomicU64,
     pub(crate) running_secs: AtomicU64,
     pub(crate) usage: Mutex<Usage>,
     pub(crate) index_rebuilds: Mutex<BTreeMap<&'static str, u64>>,
@@ -150,6 +153,7 @@ impl Counters {
             damaged_ranges: load(&self.damaged_ranges),
             reclaimed_bytes: load(&self.reclaimed_bytes),
             reclaimed_segments: load(&self.reclaimed_segments),
+            compacted_bytes: load(&self.compacted_bytes),
             running_secs: load(&self.running_secs),
             index_rebuilds: self.index_rebuilds.lock().clone(),
             ..StoreMetrics::default()

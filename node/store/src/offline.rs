@@ -18,7 +18,6 @@ use crate::error::StoreError;
 use crate::index::{MapKv, Mark, MemoryIndex, Overlay, SledOptions};
 use crate::metrics::Counters;
 use crate::reader::Reader;
-use crate::record::Kind;
 use crate::recovery::{Layout, Recovered, Recovery, Replayed, SledSource, entry_of, replay};
 use crate::scrub::{Scrub, ScrubCommand, ScrubConfig, ScrubStatus};
 use crate::segment::{Damage, FoundRecord, Segments};
@@ -281,7 +280,7 @@ impl AtRest {
         let replayed = replay(&layout, Mark::default(), |found, _| {
             let kind = found.header.kind;
             *records.entry(kind.name()).or_insert(0) += 1;
-            if matches!(kind, Kind::Shard | Kind::Block) {
+            if kind.is_shard() || kind.is_block() {
                 *payload_bytes.entry(found.at.segment).or_default() +=
                     found.header.shape.payload_len;
             }

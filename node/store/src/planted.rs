@@ -33,6 +33,10 @@ pub(crate) enum Bug {
     PunchesUnburied,
     /// Holes are made that look like the torn end of a write.
     PunchesUnfenced,
+    /// Compaction says a group again without what covers it.
+    RestatesUncovered,
+    /// Of several segments the newest goes first, and with it the tombstones of what is in others.
+    DropsTombstones,
     /// Segments go although something that lives was begun in them.
     UnlinksAnchored,
 }

@@ -4,13 +4,16 @@
 //! Nothing is believed: the index says where a record should be, the record's header must agree,
 //! and the bytes must hash to the id. What does not is counted, set aside under its position and
 //! never served; a new copy of it (a put, a repair) has another position and is served again.
+//!
+//! What is read may move at any time, because compaction copies it to the head of the log and its
+//! old place goes. So who fails to read looks again where it is, and fails only if it is still there.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use supernode_protocol::ids::{Cid, LeaseId, ShardId};
+use supernode_protocol::ids::{Cid, LeaseId, ShardId, Slot};
 use supernode_protocol::lease::Expiry;
 use supernode_protocol::placement::PlacementRecord;
 use supernode_protocol::signed::Signed;
@@ -22,7 +25,7 @@ use crate::error::StoreError;
 use crate::index::Overlay;
 use crate::metrics::{Counters, bump};
 use crate::planted::{Bug, has};
-use crate::record::{Body, CommitBody, HEADER_BYTES, Header, Kind, Position, to_len};
+use crate::record::{Body, GroupPart, HEADER_BYTES, Header, Position, Restate, to_len};
 use crate::segment::{FoundRecord, Segment, Segments, read_outboard, read_payload, read_record};
 use tokio::sync::broadcast;
 
@@ -132,9 +135,54 @@ impl Reader {
     /// # Errors
     /// [`StoreError::ShardNotFound`], [`StoreError::Damaged`], or what the disk says.
     pub fn shard(&self, shard: ShardId) -> Result<Shard, StoreError> {
-        let kept = self.live_shard(shard)?;
+        let thing = Thing::Shard(shard);
+        self.follow_shard(shard, |kept| self.read_back(thing, kept))
+    }
+
+    /// Reads and verifies a shard or block where it is kept, with its hash tree if it has one.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], or what the disk says.
+    pub(crate) fn read_back(&self, thing: Thing, kept: &Kept) -> Result<Shard, StoreError> {
         let segment = self.segments.segment(kept.at.segment)?;
-        self.whole_shard(&segment, shard, &kept)
+        match thing {
+            Thing::Shard(shard) => self.whole_shard(&segment, shard, kept),
+            Thing::Block(_) => {
+                let (record, _) = self.whole_record(&segment, thing, kept)?;
+                let bytes = record.slice(to_len(kept.payload_start)..);
+                Ok(Shard { bytes, outboard: Bytes::new() })
+            }
+        }
+    }
+
+    /// Reads a shard or block where it is; again where it is then, if it moved meanwhile.
+    fn follow<T>(
+        &self,
+        thing: Thing,
+        read: impl Fn(&Kept) -> Result<T, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        let mut kept = self.catalog().kept(thing)?;
+        while let Some(found) = kept {
+            let outcome = read(&found);
+            let now = if outcome.is_ok() { kept } else { self.catalog().kept(thing)? };
+            if now.is_some_and(|now| now.at == found.at) {
+                return outcome.map(Some);
+            }
+            kept = now;
+        }
+        Ok(None)
+    }
+
+    /// As [`Self::follow`], for a shard that is to be served.
+    fn follow_shard<T>(
+        &self,
+        shard: ShardId,
+        read: impl Fn(&Kept) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let absent = StoreError::ShardNotFound { shard };
+        let is_live = |kept: &Kept| kept.state() == State::Live;
+        let read = |kept: &Kept| is_live(kept).then(|| read(kept)).transpose();
+        self.follow(Thing::Shard(shard), read)?.flatten().ok_or(absent)
     }
 
     fn whole_shard(
@@ -160,10 +208,9 @@ impl Reader {
     /// # Errors
     /// [`StoreError::Damaged`], or what the disk says; `None` if it is not here.
     pub fn block(&self, cid: Cid) -> Result<Option<Bytes>, StoreError> {
-        let Some(kept) = self.catalog().kept(Thing::Block(cid))? else { return Ok(None) };
-        let segment = self.segments.segment(kept.at.segment)?;
-        let (record, _) = self.whole_record(&segment, Thing::Block(cid), &kept)?;
-        Ok(Some(record.slice(to_len(kept.payload_start)..)))
+        let thing = Thing::Block(cid);
+        let block = self.follow(thing, |kept| self.read_back(thing, kept))?;
+        Ok(block.map(|block| block.bytes))
     }
 
     /// Reads a part of a shard: the hash tree and the groups that hold it, nothing else.
@@ -171,10 +218,18 @@ impl Reader {
     /// # Errors
     /// As [`Self::shard`], and [`StoreError::BadRange`].
     pub fn shard_range(&self, shard: ShardId, range: ByteRange) -> Result<RangeRead, StoreError> {
-        let kept = self.live_shard(shard)?;
+        self.follow_shard(shard, |kept| self.range_at(shard, kept, range))
+    }
+
+    fn range_at(
+        &self,
+        shard: ShardId,
+        kept: &Kept,
+        range: ByteRange,
+    ) -> Result<RangeRead, StoreError> {
         let aligned = align(shard, kept.len, range)?;
         let thing = Thing::Shard(shard);
-        let found = self.found(thing, &kept)?;
+        let found = self.found(thing, kept)?;
         let outboard = read_outboard(&self.segments, &found)?;
         let mut bytes = vec![0; to_len(aligned.len)];
         read_payload(&self.segments, &found, aligned.offset, &mut bytes)?;
@@ -213,42 +268,73 @@ impl Reader {
         }
     }
 
-    /// The placement of a group that has precedence here.
+    /// A group that is here, also one in the trash, and its placement that has precedence.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] or what the disk says.
-    pub fn placement(&self, group: &GroupEntry) -> Result<Signed<PlacementRecord>, StoreError> {
-        match read_record(&self.segments, group.placement)?.body {
-            Body::Commit(body) => Ok(body.commit.placement),
-            Body::Placement(record) => Ok(*record),
-            _ => Err(misplaced("a placement", group.placement)),
-        }
+    /// [`StoreError::GroupNotFound`], [`StoreError::Damaged`] or what the disk says.
+    pub fn placement(
+        &self,
+        object: Cid,
+        group: u32,
+    ) -> Result<(GroupEntry, Signed<PlacementRecord>), StoreError> {
+        self.follow_group(object, group, |entry| {
+            match read_record(&self.segments, entry.placement)?.body {
+                Body::Commit(body) => Ok((*entry, body.commit.placement)),
+                Body::Placement(record) => Ok((*entry, *record)),
+                body => Ok((*entry, part(body, "a placement", entry.placement)?.placement)),
+            }
+        })
     }
 
-    /// What is kept with a covered group, if anything is.
+    /// The slots that are missing everywhere, as the newest commit of a group says.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] or what the disk says.
+    /// As [`Self::placement`].
+    pub fn missing(&self, object: Cid, group: u32) -> Result<Vec<Slot>, StoreError> {
+        self.follow_group(object, group, |entry| {
+            match read_record(&self.segments, entry.commit)?.body {
+                Body::Commit(body) => Ok(body.commit.missing),
+                body => Ok(part(body, "a commit", entry.commit)?.missing),
+            }
+        })
+    }
+
+    /// What is kept with a group, also with one in the trash, if anything is.
+    ///
+    /// # Errors
+    /// As [`Self::placement`].
     pub fn span(&self, object: Cid, group: u32) -> Result<Option<Bytes>, StoreError> {
-        let held = self.catalog().group(object, group)?;
-        if held.is_none_or(|held| held.trashed_secs.is_some()) {
-            return Ok(None);
-        }
-        let Some(at) = self.catalog().span(object, group)? else { return Ok(None) };
-        match read_record(&self.segments, at)?.body {
-            Body::Span(span) => Ok(Some(span.bytes.into())),
-            _ => Err(misplaced("a span", at)),
-        }
+        self.follow_group(object, group, |_| {
+            let Some(at) = self.catalog().span(object, group)? else { return Ok(None) };
+            match read_record(&self.segments, at)?.body {
+                Body::Span(span) => Ok(Some(span.bytes.into())),
+                body => Ok(part(body, "a span", at)?.span.map(Bytes::from)),
+            }
+        })
     }
 
-    /// The newest commit of a group.
-    ///
-    /// # Errors
-    /// [`StoreError::Damaged`] or what the disk says.
-    pub fn commit(&self, group: &GroupEntry) -> Result<CommitBody, StoreError> {
-        match read_record(&self.segments, group.commit)?.body {
-            Body::Commit(body) => Ok(*body),
-            _ => Err(misplaced("a commit", group.commit)),
+    /// Reads what a group's entry leads to; again if that is another one meanwhile.
+    fn follow_group<T>(
+        &self,
+        object: Cid,
+        group: u32,
+        read: impl Fn(&GroupEntry) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let find = || {
+            let entry = self.catalog().group(object, group)?;
+            entry.ok_or(StoreError::GroupNotFound { object, group })
+        };
+        let mut entry = find()?;
+        loop {
+            let outcome = read(&entry);
+            if outcome.is_ok() {
+                return outcome;
+            }
+            let now = find()?;
+            if now == entry {
+                return outcome;
+            }
+            entry = now;
         }
     }
 
@@ -336,12 +422,13 @@ fn bad_range(shard: ShardId, shard_len: u64, range: ByteRange) -> StoreError {
 }
 
 fn agrees(header: &Header, thing: Thing, kept: &Kept) -> bool {
-    let (kind, id) = match thing {
-        Thing::Shard(shard) => (Kind::Shard, *shard.as_bytes()),
-        Thing::Block(cid) => (Kind::Block, *cid.as_bytes()),
+    let (is_kind, id) = match thing {
+        Thing::Shard(shard) => (header.kind.is_shard(), *shard.as_bytes()),
+        Thing::Block(cid) => (header.kind.is_block(), *cid.as_bytes()),
     };
     let start = header.shape.payload_start(header.offset);
-    (header.kind, header.id) == (kind, id)
+    is_kind
+        && header.id == id
         && (start, header.shape.payload_len) == (kept.payload_start, kept.len)
 }
 
@@ -351,6 +438,14 @@ fn damaged(thing: Thing, at: Position) -> StoreError {
         Thing::Block(cid) => format!("manifest block {cid}"),
     };
     StoreError::Damaged { what, at }
+}
+
+/// The part of a group that compaction wrote, where a record holds one.
+fn part(body: Body, what: &str, at: Position) -> Result<GroupPart, StoreError> {
+    match body {
+        Body::Restate(Restate::Group(part)) => Ok(*part),
+        _ => Err(misplaced(what, at)),
+    }
 }
 
 fn misplaced(what: &str, at: Position) -> StoreError {

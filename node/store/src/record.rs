@@ -39,9 +39,11 @@ use supernode_protocol::signed::Signed;
 use crate::buffer::FilledShard;
 
 mod header;
+mod restate;
 
 pub use self::header::{HEADER_BYTES, Header, HeaderError, Kind};
 pub(crate) use self::header::{MAGIC, read_u32, read_u64};
+pub use self::restate::{GroupPart, LeaseTold, Restate, Trashed};
 
 /// The version of the record format that this program writes, and the only one it reads.
 pub const RECORD_VERSION: u8 = 1;
@@ -194,6 +196,13 @@ pub enum Body {
     Reclaim(Reclaim),
     /// Kept with a group, and gone with it; a later one replaces it. Id: the object.
     Span(Span),
+    /// A shard that is kept, moved here from an older segment. Id: the shard.
+    ShardCopy,
+    /// A manifest block that is kept, moved here from an older segment. Id: its CID.
+    BlockCopy,
+    /// What is so already, said again so that an older segment need not. Id: the object, or the
+    /// lease's 16 bytes, then zeros.
+    Restate(Restate),
     /// Reserved for volumes: read as what it is, never written yet.
     Journal(Vec<u8>),
 }
@@ -213,6 +222,9 @@ impl Body {
             Self::Clock { .. } => Kind::Clock,
             Self::Reclaim(_) => Kind::Reclaim,
             Self::Span(_) => Kind::Span,
+            Self::ShardCopy => Kind::ShardCopy,
+            Self::BlockCopy => Kind::BlockCopy,
+            Self::Restate(_) => Kind::Restate,
             Self::Journal(_) => Kind::Journal,
         }
     }
@@ -229,6 +241,8 @@ impl Body {
             Self::Clock { stopped } => postcard::to_allocvec(stopped),
             Self::Reclaim(reclaim) => postcard::to_allocvec(reclaim),
             Self::Span(span) => postcard::to_allocvec(span),
+            Self::ShardCopy | Self::BlockCopy => Ok(Vec::new()),
+            Self::Restate(restate) => postcard::to_allocvec(restate),
             Self::Journal(meta) => Ok(meta.clone()),
         };
         encoded.expect("a value in memory has an encoding")
@@ -248,6 +262,9 @@ impl Body {
             Kind::Clock => Self::Clock { stopped: exactly(meta)? },
             Kind::Reclaim => Self::Reclaim(exactly(meta)?),
             Kind::Span => Self::Span(exactly(meta)?),
+            Kind::ShardCopy => meta.is_empty().then_some(Self::ShardCopy)?,
+            Kind::BlockCopy => meta.is_empty().then_some(Self::BlockCopy)?,
+            Kind::Restate => Self::Restate(exactly(meta)?),
             Kind::Journal => Self::Journal(meta.to_vec()),
         })
     }
@@ -269,6 +286,13 @@ pub enum Payload {
     Shard(FilledShard),
     /// A manifest block.
     Block(Bytes),
+    /// A shard or block that was read back, with its hash tree if it has one.
+    Copy {
+        /// The shard or block.
+        bytes: Bytes,
+        /// Its hash tree.
+        outboard: Bytes,
+    },
 }
 
 impl Payload {
@@ -277,13 +301,14 @@ impl Payload {
         match self {
             Self::None => &[],
             Self::Shard(shard) => shard.bytes(),
-            Self::Block(bytes) => bytes,
+            Self::Block(bytes) | Self::Copy { bytes, .. } => bytes,
         }
     }
 
     fn outboard(&self) -> &[u8] {
         match self {
             Self::Shard(shard) => shard.outboard(),
+            Self::Copy { outboard, .. } => outboard,
             Self::None | Self::Block(_) => &[],
         }
     }

@@ -30,7 +30,7 @@ use crate::error::StoreError;
 use crate::index::Mark;
 use crate::metrics::Counters;
 use crate::reader::Reader;
-use crate::record::{Kind, Position};
+use crate::record::Position;
 use crate::segment::{FoundRecord, SEGMENT_HEADER_BYTES, ScanRange, Segment, Tail, scan_segment};
 
 /// Where the position is kept.
@@ -546,8 +546,8 @@ impl Scrubber {
     fn record(&mut self, found: &FoundRecord) -> Result<(), Stop> {
         let (id, at, end) = (found.header.id, found.at, found.end());
         let thing = match found.header.kind {
-            Kind::Shard => Some(Thing::Shard(ShardId::from_bytes(id))),
-            Kind::Block => Some(Thing::Block(Cid::from_bytes(id))),
+            kind if kind.is_shard() => Some(Thing::Shard(ShardId::from_bytes(id))),
+            kind if kind.is_block() => Some(Thing::Block(Cid::from_bytes(id))),
             _ => None,
         };
         let found = match thing {

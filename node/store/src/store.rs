@@ -373,15 +373,12 @@ impl Store {
     /// # Errors
     /// [`StoreError::GroupNotFound`], [`StoreError::Damaged`].
     pub async fn group(&self, object: Cid, group: u32) -> Result<GroupRead, StoreError> {
-        let (entry, placement) = self
-            .blocking(move |reader| {
-                let entry = reader.catalog().group(object, group)?;
-                let entry = entry.filter(|entry| entry.trashed_secs.is_none());
-                let entry = entry.ok_or(StoreError::GroupNotFound { object, group })?;
-                Ok((entry, reader.placement(&entry)?))
-            })
-            .await?;
+        let (entry, placement) =
+            self.blocking(move |reader| reader.placement(object, group)).await?;
         let absent = StoreError::GroupNotFound { object, group };
+        if entry.trashed_secs.is_some() {
+            return Err(absent);
+        }
         let root = self.block(object).await?.ok_or(absent.clone())?;
         let page = match entry.page {
             Some(page) => Some(self.block(page).await?.ok_or(absent)?),
@@ -416,12 +413,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::GroupNotFound`].
     pub async fn missing(&self, object: Cid, group: u32) -> Result<Vec<Slot>, StoreError> {
-        self.blocking(move |reader| {
-            let entry = reader.catalog().group(object, group)?;
-            let entry = entry.ok_or(StoreError::GroupNotFound { object, group })?;
-            Ok(reader.commit(&entry)?.commit.missing)
-        })
-        .await
+        self.blocking(move |reader| reader.missing(object, group)).await
     }
 
     /// Groups that leases of an owner cover, in `(lease, object, group)` order.
@@ -464,10 +456,10 @@ impl Store {
     ) -> Result<Vec<Announcement>, StoreError> {
         self.blocking(move |reader| {
             let mut announcements = Vec::new();
-            for (held, entry) in reader.catalog().held_groups(after, limit)? {
+            for (held, _) in reader.catalog().held_groups(after, limit)? {
                 let (object, group, page) = (held.object, held.group, held.page);
-                match reader.placement(&entry) {
-                    Ok(placement) => {
+                match reader.placement(object, group) {
+                    Ok((_, placement)) => {
                         announcements.push(Announcement { object, group, page, placement });
                     }
                     Err(error) => tracing::warn!(%object, group, %error, "cannot be announced"),

@@ -35,11 +35,13 @@ use crate::planted::{Bug, has};
 use crate::reader::Reader;
 use crate::record::{Body, Draft, Freed, LeaseChange, Payload, Position, short_id};
 use crate::recovery::Recovered;
-use crate::segment::{Log, Segments};
+use crate::segment::Log;
 
+mod compact;
 mod plan;
 mod reclaim;
 
+use self::compact::Compacting;
 pub use self::plan::{CommitFacts, Op};
 use self::reclaim::Reclaiming;
 pub use self::reclaim::{Hole, ReclaimJob, Reclaimed};
@@ -119,6 +121,7 @@ pub struct Writer {
     is_behind: bool,
     mark: Mark,
     reclaiming: Reclaiming,
+    compacting: Compacting,
 }
 
 /// What a writer shares with others.
@@ -167,6 +170,7 @@ impl Writer {
             is_behind: false,
             mark,
             reclaiming,
+            compacting: Compacting::default(),
         })
     }
 
@@ -175,9 +179,9 @@ impl Writer {
         self.now
     }
 
-    /// The segments it writes to.
-    pub fn segments(&self) -> &Arc<Segments> {
-        self.reader.segments()
+    /// What reads its records back.
+    pub fn reader(&self) -> &Arc<Reader> {
+        &self.reader
     }
 
     /// Sets the running second; it never goes back.

@@ -14,10 +14,11 @@ use super::{
     Thing, keys,
 };
 use crate::planted::{Bug, has};
-use crate::record::{CommitBody, Holder, Placed, Span, cid_of, shard_of};
+use crate::record::{CommitBody, Holder, Placed, Span, Trashed, cid_of, shard_of};
 
 mod leases;
 mod reclaim;
+mod restate;
 
 /// An upload moves in its queue at most once in this time.
 const UPLOAD_QUEUE_SECS: u64 = 60;
@@ -50,6 +51,9 @@ pub fn apply<K: Kv>(kv: &mut K, entry: &Entry<'_>) -> Result<Vec<Event>, IndexEr
         Body::Lease(LeaseChange::Abandon { upload }) => change.abandon(*upload)?,
         Body::Tombstone(freed) => change.bury(*freed)?,
         Body::Span(span) => change.span(span)?,
+        Body::ShardCopy => change.relocate(Thing::Shard(shard_of(entry.id)))?,
+        Body::BlockCopy => change.relocate(Thing::Block(cid_of(entry.id)))?,
+        Body::Restate(restate) => change.restate(restate)?,
         Body::Reclaim(reclaim) => change.reclaim(reclaim)?,
         Body::Clock { .. } | Body::Journal(_) => {}
     }
@@ -90,7 +94,7 @@ impl<K: Kv> Change<'_, K> {
         // Without an older record it is dead until the first reference; with one, the older dies.
         self.tallies(thing).dead.add(len);
         if let Some(old) = old {
-            self.leave_dead(thing, &old);
+            self.leave_dead(thing, &old)?;
         } else {
             self.anchor(at.segment)?;
             self.kv.put(keys::queue_dead(thing), Vec::new());
@@ -101,6 +105,7 @@ impl<K: Kv> Change<'_, K> {
         }
         let new = Kept { at, payload_start, len, live: 0, trash: 0, begun: at.segment };
         let kept = old.map_or(new, |old| Kept { at, payload_start, len, ..old });
+        self.need(at.segment, kept.record_len())?;
         self.kv.put(keys::thing(thing), encode(&kept));
         Ok(())
     }
@@ -316,9 +321,14 @@ impl<K: Kv> Change<'_, K> {
         let commit = &body.commit;
         let (object, number) = (commit.object, commit.group);
         let mut upload = self.query().upload(commit.upload)?;
-        // Its slots come from records of the upload, which therefore are as old as it.
-        let here = self.entry.at.segment;
-        let begun = upload.map_or(here, |upload| upload.begun.min(here));
+        // Its slots come from records of the upload, which therefore are as old as it; its root may
+        // be there for a sibling's sake.
+        let mut begun = self.entry.at.segment;
+        begun = upload.map_or(begun, |upload| begun.min(upload.begun));
+        for cid in [Some(object), commit.page].into_iter().flatten() {
+            let kept = self.query().kept(Thing::Block(cid))?;
+            begun = kept.map_or(begun, |kept| begun.min(kept.begun));
+        }
         let mut group = self.join_group(body, begun)?;
         if let Some(upload) = upload.as_mut() {
             let added = self.adopt_slots(body, upload, &mut group)?;
@@ -332,7 +342,7 @@ impl<K: Kv> Change<'_, K> {
             self.close(commit.upload, &upload)?;
         }
         self.cover(&commit.terms, object, number, &mut group)?;
-        group.commit = self.entry.at;
+        self.note_commit(&mut group)?;
         self.consider(&commit.placement, &mut group);
         self.kv.put(keys::group(object, number), encode(&group));
         let held = HeldGroup { object, group: number, page: group.page };
@@ -350,25 +360,18 @@ impl<K: Kv> Change<'_, K> {
                 self.release_anchor(group.begun)?;
                 group.begun = begun;
             }
-            if let Some(secs) = group.trashed_secs.take() {
-                self.kv.delete(keys::queue_trash(secs, object, number));
-                self.kv.delete(keys::queue_evicted(object, number));
-                group.evicted = false;
-                self.shift_group(object, number, &group, Shift::ToLive)?;
-                let slots = u64::from(group.slot_count);
-                self.usage.trash_slots -= slots;
-                self.usage.live_slots += slots;
-                self.usage.trash_groups -= 1;
-                self.usage.live_groups += 1;
-            }
+            self.revive(object, number, &mut group)?;
+            self.refer(object, &mut group)?;
             return Ok(group);
         }
-        let group = GroupEntry {
+        let mut group = GroupEntry {
             commit: self.entry.at,
+            commit_len: 0,
             placement: self.entry.at,
             epoch: commit.placement.body_unverified().epoch,
             placement_hash: hash_of(&commit.placement),
             page: commit.page,
+            refers: (false, false),
             object_bytes: body.object_bytes,
             stripe_first: commit.stripe_first,
             stripe_count: commit.stripe_count,
@@ -381,8 +384,51 @@ impl<K: Kv> Change<'_, K> {
         };
         self.anchor(begun)?;
         self.usage.live_groups += 1;
-        self.shift_group(object, number, &group, Shift::AddLive)?;
+        self.refer(object, &mut group)?;
         Ok(group)
+    }
+
+    /// Has a live group count among the references of its root and page, if these are here.
+    fn refer(&mut self, object: Cid, group: &mut GroupEntry) -> Result<(), IndexError> {
+        if !group.refers.0 && self.query().kept(Thing::Block(object))?.is_some() {
+            group.refers.0 = true;
+            self.shift(Thing::Block(object), Shift::AddLive)?;
+        }
+        if let Some(page) = group.page
+            && !group.refers.1
+            && self.query().kept(Thing::Block(page))?.is_some()
+        {
+            group.refers.1 = true;
+            self.shift(Thing::Block(page), Shift::AddLive)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a group out of the trash, if it lies there.
+    fn revive(
+        &mut self,
+        object: Cid,
+        number: u32,
+        group: &mut GroupEntry,
+    ) -> Result<(), IndexError> {
+        let Some(secs) = group.trashed_secs.take() else { return Ok(()) };
+        self.kv.delete(keys::queue_trash(secs, object, number));
+        self.kv.delete(keys::queue_evicted(object, number));
+        group.evicted = false;
+        self.shift_group(object, number, group, Shift::ToLive)?;
+        let slots = u64::from(group.slot_count);
+        self.usage.trash_slots -= slots;
+        self.usage.live_slots += slots;
+        self.usage.trash_groups -= 1;
+        self.usage.live_groups += 1;
+        Ok(())
+    }
+
+    /// This record has a group's facts from now on.
+    fn note_commit(&mut self, group: &mut GroupEntry) -> Result<(), IndexError> {
+        self.need_no_more(group.commit.segment, group.commit_len)?;
+        (group.commit, group.commit_len) = (self.entry.at, self.entry.record_len);
+        self.need(group.commit.segment, group.commit_len)
     }
 
     /// Moves the upload's slots of this group to the group; returns those that are new to it.
@@ -426,8 +472,11 @@ impl<K: Kv> Change<'_, K> {
         for (_, shard) in self.query().slots(object, number)? {
             self.shift(Thing::Shard(shard), shift)?;
         }
-        self.shift(Thing::Block(object), shift)?;
-        group.page.map_or(Ok(()), |page| self.shift(Thing::Block(page), shift))
+        if group.refers.0 {
+            self.shift(Thing::Block(object), shift)?;
+        }
+        let page = group.page.filter(|_| group.refers.1);
+        page.map_or(Ok(()), |page| self.shift(Thing::Block(page), shift))
     }
 
     fn consider(&mut self, placement: &Signed<PlacementRecord>, group: &mut GroupEntry) {
@@ -465,15 +514,15 @@ impl<K: Kv> Change<'_, K> {
         object: Cid,
         number: u32,
         mut group: GroupEntry,
-        evicted: bool,
+        trashed: Trashed,
     ) -> Result<(), IndexError> {
-        let now = self.entry.running_secs;
+        let Trashed { secs, evicted } = trashed;
         self.shift_group(object, number, &group, Shift::ToTrash)?;
-        (group.trashed_secs, group.evicted) = (Some(now), evicted);
+        (group.trashed_secs, group.evicted) = (Some(secs), evicted);
         let queued = if evicted {
             keys::queue_evicted(object, number)
         } else {
-            keys::queue_trash(now, object, number)
+            keys::queue_trash(secs, object, number)
         };
         self.kv.put(queued, Vec::new());
         self.kv.put(keys::group(object, number), encode(&group));
@@ -504,6 +553,7 @@ impl<K: Kv> Change<'_, K> {
         }
         self.kv.delete(keys::group(object, number));
         self.kv.delete(keys::span(object, number));
+        self.need_no_more(group.commit.segment, group.commit_len)?;
         self.release_anchor(group.begun)
     }
 
@@ -527,7 +577,7 @@ impl<K: Kv> Change<'_, K> {
         self.kv.delete(keys::queue_dead(thing));
         self.kv.put(keys::tombstone(thing), encode(&dead.at));
         self.usage.tombstones += 1;
-        self.leave_dead(thing, &dead);
+        self.leave_dead(thing, &dead)?;
         self.release_anchor(dead.begun)
     }
 }

@@ -32,6 +32,7 @@ pub fn check<K: KvRead + ?Sized>(kv: &K) -> Result<Vec<String>, IndexError> {
         usage: Usage::default(),
         references: References::new(),
         anchors: BTreeMap::new(),
+        needed: BTreeMap::new(),
         covered: BTreeMap::new(),
         derived: BTreeSet::new(),
     };
@@ -56,6 +57,8 @@ struct Walk<'k, K: ?Sized> {
     references: References,
     /// What lives, by the segment it was begun in.
     anchors: BTreeMap<u32, u64>,
+    /// Bytes of records that are read again, by segment.
+    needed: BTreeMap<u32, u64>,
     /// Groups that each lease covers, and their slots.
     covered: BTreeMap<LeaseId, (u32, Tally)>,
     /// Keys that must be there because of others.
@@ -115,6 +118,7 @@ impl<K: KvRead + ?Sized> Walk<'_, K> {
         for ((object, number), group) in groups {
             let is_live = group.trashed_secs.is_none();
             *self.anchors.entry(group.begun).or_default() += 1;
+            *self.needed.entry(group.commit.segment).or_default() += group.commit_len;
             let slots = Catalog(self.kv).slots(object, number)?;
             let count = slots.len() as u64;
             if is_live {
@@ -129,8 +133,10 @@ impl<K: KvRead + ?Sized> Walk<'_, K> {
                 bytes += self.len(shard)?;
                 self.refer(Thing::Shard(shard), is_live);
             }
-            self.refer(Thing::Block(object), is_live);
-            if let Some(page) = group.page {
+            if group.refers.0 {
+                self.refer(Thing::Block(object), is_live);
+            }
+            if let Some(page) = group.page.filter(|_| group.refers.1) {
                 self.refer(Thing::Block(page), is_live);
             }
             self.derived.extend(group.trashed_secs.map(|secs| {
@@ -199,10 +205,12 @@ impl<K: KvRead + ?Sized> Walk<'_, K> {
         let mut references = std::mem::take(&mut self.references);
         for prefix in [keys::SHARD, keys::BLOCK] {
             let (usage, anchors, derived) = (&mut self.usage, &mut self.anchors, &mut self.derived);
+            let needed = &mut self.needed;
             visit(self.kv, prefix, |key, value| {
                 let thing = thing_of(key, 0).ok_or_else(|| malformed(key))?;
                 let kept: Kept = decode(key, value)?;
                 *anchors.entry(kept.begun).or_default() += 1;
+                *needed.entry(kept.at.segment).or_default() += kept.record_len();
                 let is_dead = kept.state() == State::Dead;
                 derived.extend(is_dead.then(|| keys::queue_dead(thing)));
                 let counted = references.remove(&thing).unwrap_or_default();
@@ -248,15 +256,19 @@ impl<K: KvRead + ?Sized> Walk<'_, K> {
     fn segments(&mut self) -> Result<Vec<String>, IndexError> {
         let (usage, mut differences) = (&mut self.usage, Vec::new());
         let mut anchors = std::mem::take(&mut self.anchors);
+        let mut needed = std::mem::take(&mut self.needed);
         visit(self.kv, keys::SEGMENT, |key, value| {
             let number = KeyParts::after(key, 1).u32().ok_or_else(|| malformed(key))?;
             let segment: SegmentEntry = decode(key, value)?;
             usage.records += segment.records;
             usage.log_bytes += segment.bytes;
-            let counted = anchors.remove(&number).unwrap_or(0);
-            if counted != segment.anchors {
-                let stated = segment.anchors;
-                differences.push(format!("segment {number} keeps {counted}, not {stated}"));
+            usage.needed_bytes += segment.needed;
+            usage.returned_bytes += segment.returned;
+            let counted = (anchors.remove(&number), needed.remove(&number));
+            let counted = (counted.0.unwrap_or(0), counted.1.unwrap_or(0));
+            let stated = (segment.anchors, segment.needed);
+            if counted != stated {
+                differences.push(format!("segment {number} keeps {counted:?}, not {stated:?}"));
             }
             Ok(())
         })?;

@@ -8,7 +8,7 @@ use supernode_protocol::ids::{Cid, NodeId};
 use supernode_protocol::lease::{Expiry, LeaseKind};
 
 use super::{IndexError, Tally, Thing};
-use crate::record::{PAYLOAD_ALIGN, Position};
+use crate::record::{PAYLOAD_ALIGN, Position, RECORD_ALIGN};
 
 /// Whether bytes are wanted, and how much longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +39,11 @@ pub struct Kept {
 }
 
 impl Kept {
+    /// Bytes that its record takes in its segment.
+    pub fn record_len(&self) -> u64 {
+        (self.payload_start + self.len).next_multiple_of(RECORD_ALIGN)
+    }
+
     /// What its references make of it.
     pub fn state(&self) -> State {
         match (self.live, self.trash) {
@@ -71,8 +76,10 @@ pub struct UploadEntry {
 /// A group that this node keeps a part of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupEntry {
-    /// The newest commit record.
+    /// The newest record with all of a commit's facts: a commit, or what compaction made of it.
     pub commit: Position,
+    /// Bytes it takes.
+    pub commit_len: u64,
     /// The record (commit or placement) whose placement has precedence.
     pub placement: Position,
     /// That placement's epoch.
@@ -81,6 +88,9 @@ pub struct GroupEntry {
     pub placement_hash: [u8; 32],
     /// The page's block, if it is not in the root.
     pub page: Option<Cid>,
+    /// Whether it counts among the references of its root and of its page: not while a replay
+    /// has yet to come to their record.
+    pub refers: (bool, bool),
     /// Size of the whole object.
     pub object_bytes: u64,
     /// The group's first stripe.
@@ -131,6 +141,8 @@ pub struct SegmentEntry {
     pub bytes: u64,
     /// Things, uploads, groups and leases that live and were begun in it.
     pub anchors: u64,
+    /// Bytes of records that are read again: of shards, blocks and commits.
+    pub needed: u64,
     /// Payload bytes of its dead records that do not count as dead any more.
     pub returned: u64,
 }

@@ -255,6 +255,34 @@ impl<K: KvRead + ?Sized> Catalog<'_, K> {
         pairs.iter().map(|(key, _)| group_of(key, 2)).collect()
     }
 
+    /// Groups that were begun in a segment or before it, also those in the trash, after `after`:
+    /// the next `limit`. Walks over all groups.
+    pub fn groups_begun(
+        &self,
+        through: u32,
+        after: Option<(Cid, u32)>,
+        limit: usize,
+    ) -> Result<Vec<(Cid, u32)>, IndexError> {
+        let mut start = match after {
+            Some((object, group)) => keys::after(&keys::group(object, group)),
+            None => vec![keys::GROUP],
+        };
+        let end = prefix_end(&[keys::GROUP]);
+        let mut begun = Vec::new();
+        while begun.len() < limit {
+            let pairs = self.0.range(&start, &end, PAGE)?;
+            let Some((last, _)) = pairs.last() else { break };
+            start = keys::after(last);
+            for (key, value) in &pairs {
+                let entry: GroupEntry = decode(key, value)?;
+                if entry.begun <= through && begun.len() < limit {
+                    begun.push(group_of(key, 1)?);
+                }
+            }
+        }
+        Ok(begun)
+    }
+
     /// The oldest segment that has records.
     pub fn oldest_segment(&self) -> Result<Option<(u32, SegmentEntry)>, IndexError> {
         let Some((key, value)) = self.under(&[keys::SEGMENT], 1)?.pop() else { return Ok(None) };

@@ -82,6 +82,10 @@ pub struct Usage {
     pub records: u64,
     /// Bytes they take.
     pub log_bytes: u64,
+    /// Bytes of those that are read again: of what is kept, and of the groups' commits.
+    pub needed_bytes: u64,
+    /// Bytes inside them that were given back as holes.
+    pub returned_bytes: u64,
 }
 
 impl Usage {
@@ -92,6 +96,11 @@ impl Usage {
 
     pub(crate) fn leases_of_kind_mut(&mut self, kind: LeaseKind) -> &mut LeaseUsage {
         &mut self.leases[kind_index(kind)]
+    }
+
+    /// Bytes on disk that compaction would spare.
+    pub fn waste_bytes(&self) -> u64 {
+        self.log_bytes.saturating_sub(self.needed_bytes + self.returned_bytes)
     }
 
     /// Payload bytes in a state, shards and manifest blocks together.

@@ -39,7 +39,15 @@ impl Reader {
         if count > max {
             return Err(StoreError::TooMany { what: "chunks to prove", count, max });
         }
-        let kept = self.live_shard(shard)?;
+        self.follow_shard(shard, |kept| self.prove_at(shard, kept, chunks))
+    }
+
+    fn prove_at(
+        &self,
+        shard: ShardId,
+        kept: &Kept,
+        chunks: &[u64],
+    ) -> Result<Vec<ChunkProof>, StoreError> {
         if let Some(beyond) = chunks.iter().find(|chunk| **chunk >= chunk_count(kept.len)) {
             let offset = beyond.saturating_mul(CHUNK_BYTES as u64);
             let (shard_len, len) = (kept.len, CHUNK_BYTES as u64);
@@ -47,7 +55,7 @@ impl Reader {
         }
         let thing = Thing::Shard(shard);
         self.demand_sound(thing, kept.at)?;
-        match self.prove_cold(shard, &kept, chunks)? {
+        match self.prove_cold(shard, kept, chunks)? {
             Some(proofs) => Ok(proofs),
             None => Err(self.set_aside(thing, kept.at)),
         }

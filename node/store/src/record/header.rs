@@ -35,13 +35,19 @@ pub enum Kind {
     Reclaim = 10,
     /// What a group's holder keeps of the object's list of shards.
     Span = 11,
+    /// A shard that is kept, moved here from an older segment.
+    ShardCopy = 12,
+    /// A manifest block that is kept, moved here from an older segment.
+    BlockCopy = 13,
+    /// What is so already, said again so that an older segment need not.
+    Restate = 14,
     /// Reserved for volumes.
     Journal = 15,
 }
 
 impl Kind {
     /// All kinds, by number.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Shard,
         Self::Slot,
         Self::Block,
@@ -53,6 +59,9 @@ impl Kind {
         Self::Clock,
         Self::Reclaim,
         Self::Span,
+        Self::ShardCopy,
+        Self::BlockCopy,
+        Self::Restate,
         Self::Journal,
     ];
 
@@ -64,6 +73,16 @@ impl Kind {
     /// The kind with this number.
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.number() == number)
+    }
+
+    /// Whether its payload is a shard.
+    pub fn is_shard(self) -> bool {
+        matches!(self, Self::Shard | Self::ShardCopy)
+    }
+
+    /// Whether its payload is a manifest block.
+    pub fn is_block(self) -> bool {
+        matches!(self, Self::Block | Self::BlockCopy)
     }
 
     /// The kind's name in reports.
@@ -80,6 +99,9 @@ impl Kind {
             Self::Clock => "clock",
             Self::Reclaim => "reclaim",
             Self::Span => "span",
+            Self::ShardCopy => "shard-copy",
+            Self::BlockCopy => "block-copy",
+            Self::Restate => "restate",
             Self::Journal => "journal",
         }
     }

@@ -213,10 +213,11 @@ fn read_head(
 fn decode_meta(header: &Header, meta: &[u8]) -> Option<Body> {
     let shape = header.shape;
     let tree_len = match header.kind {
-        Kind::Shard => tree::outboard_len(shape.payload_len),
+        kind if kind.is_shard() => tree::outboard_len(shape.payload_len),
         _ => 0,
     };
-    let carries = matches!(header.kind, Kind::Shard | Kind::Block | Kind::Journal);
+    let kind = header.kind;
+    let carries = kind.is_shard() || kind.is_block() || kind == Kind::Journal;
     let shape_holds =
         u64::from(shape.outboard_len) == tree_len && (carries || shape.payload_len == 0);
     (shape_holds && crc32c::crc32c(meta) == header.meta_crc)
@@ -225,7 +226,8 @@ fn decode_meta(header: &Header, meta: &[u8]) -> Option<Body> {
 }
 
 fn payload_holds(segment: &Segment, found: &FoundRecord) -> bool {
-    if !matches!(found.body, Body::Shard(_) | Body::Block(_)) {
+    let kind = found.header.kind;
+    if !kind.is_shard() && !kind.is_block() {
         return true;
     }
     let shape = found.header.shape;

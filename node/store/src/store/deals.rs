@@ -136,7 +136,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`], or what the disk says.
     pub async fn span(&self, object: Cid, group: u32) -> Result<Option<Bytes>, StoreError> {
-        self.blocking(move |reader| reader.span(object, group)).await
+        self.blocking(move |reader| {
+            let entry = reader.catalog().group(object, group)?;
+            match entry.filter(|entry| entry.trashed_secs.is_none()) {
+                Some(_) => reader.span(object, group),
+                None => Ok(None),
+            }
+        })
+        .await
     }
 
     /// Proves chunks of a shard, in the order asked for, from the disk and never from memory.

@@ -38,7 +38,7 @@ fn wait(lab: &mut Lab) {
         lab.writer.tick().expect("a sound index");
         while let Some(job) = lab.writer.reclaim().expect("a sound disk") {
             lab.punched += usize::from(matches!(job, ReclaimJob::Punch(_)));
-            let done = job.run(lab.reader.segments());
+            let done = job.run(&lab.reader);
             lab.writer.reclaimed(done).expect("a sound disk");
         }
     }

@@ -245,6 +245,8 @@ pub struct Lab {
     /// Holes made and segments removed so far.
     pub punched: usize,
     pub unlinked: usize,
+    /// Slices that compaction read.
+    pub gathered: usize,
     seed: u64,
 }
 
@@ -311,6 +313,7 @@ impl Lab {
             outstanding: None,
             punched: 0,
             unlinked: 0,
+            gathered: 0,
             seed,
         }
     }
@@ -325,7 +328,9 @@ impl Lab {
                 Some(done) => self.writer.reclaimed(done),
                 None => self.writer.reclaim().map(|job| {
                     self.punched += usize::from(matches!(job, Some(ReclaimJob::Punch(_))));
-                    self.outstanding = job.map(|job| job.run(self.reader.segments()));
+                    let is_gather = matches!(job, Some(ReclaimJob::Gather { .. }));
+                    self.gathered += usize::from(is_gather);
+                    self.outstanding = job.map(|job| job.run(&self.reader));
                 }),
             };
             if self.disk.is_off() {
@@ -338,6 +343,15 @@ impl Lab {
         self.model.follow(mark.sequence + 1, mark.running_secs);
         if !self.disk.is_off() {
             self.compare_live();
+        }
+    }
+
+    /// Asks for all that is older than now to be written anew; it is done by [`Self::reclaim`].
+    pub fn compact(&mut self) {
+        self.writer.advance(self.model.now);
+        let outcome = self.writer.compact();
+        if !self.disk.is_off() {
+            outcome.unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
         }
     }
 
@@ -507,7 +521,7 @@ impl Lab {
             }
             let (sequence, at) = (found.header.sequence, found.header.running_secs);
             let survivor = Numbered { sequence, at, fact: Fact::of(&found) };
-            let own = matches!(survivor.fact, Fact::Clock | Fact::Reclaim);
+            let own = matches!(survivor.fact, Fact::Clock | Fact::Reclaim | Fact::Restate);
             // Uploads that are idle at the same tick end in the order of their last use, roughly.
             let is_idle = matches!(survivor.fact, Fact::Abandon(_));
             let planned = |maybe: &Numbered| is_idle && maybe.fact == survivor.fact;

@@ -61,6 +61,8 @@ pub enum Fact {
     Bury(Thing),
     /// Bytes were given back: nothing that a reader could notice.
     Reclaim,
+    /// Something was said again: nothing has changed.
+    Restate,
     Clock,
 }
 
@@ -92,6 +94,7 @@ impl Fact {
             Body::Tombstone(Freed::Group { group }) => Self::BuryGroup(cid, *group),
             Body::Clock { .. } => Self::Clock,
             Body::Reclaim(_) => Self::Reclaim,
+            Body::ShardCopy | Body::BlockCopy | Body::Restate(_) => Self::Restate,
             other => panic!("no test writes {other:?}"),
         }
     }
@@ -383,7 +386,7 @@ impl Model {
                     self.tombstones.insert(*thing);
                 }
             }
-            Fact::Clock | Fact::Reclaim => {}
+            Fact::Clock | Fact::Reclaim | Fact::Restate => {}
         }
     }
 

@@ -4,7 +4,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::crash_tests::{
-    Counts, life_with_new_holes, life_with_old_holes, life_with_torn_ends, live,
+    Counts, life_with_many_ends, life_with_new_holes, life_with_old_holes, life_with_torn_ends,
+    live,
 };
 use super::damage_tests::read_misplaced;
 use super::fault_tests::fail_syncs;
@@ -106,6 +107,16 @@ fn a_crash_notices_a_hole_in_what_is_still_wanted() {
 #[test]
 fn a_crash_notices_a_hole_that_looks_like_a_torn_end() {
     assert_noticed(Bug::PunchesUnfenced, life_with_new_holes, "acknowledged up to");
+}
+
+#[test]
+fn a_restart_notices_a_group_that_was_said_again_in_part() {
+    assert_noticed(Bug::RestatesUncovered, random_life, "index and log differ");
+}
+
+#[test]
+fn a_crash_notices_tombstones_that_went_before_what_they_stand_on() {
+    assert_noticed(Bug::DropsTombstones, life_with_many_ends, "a walk: ");
 }
 
 #[test]

@@ -22,11 +22,15 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
+use supernode_protocol::ids::Cid;
+
+use super::compact::{self, Gathered};
 use super::{Planned, Writer};
 use crate::catalog::{Catalog, DeadRecord, IndexError};
 use crate::error::StoreError;
 use crate::metrics::bump;
 use crate::planted::{Bug, has};
+use crate::reader::Reader;
 use crate::record::{Body, Payload, Position, Reclaim};
 use crate::segment::{Segments, file_name};
 
@@ -61,6 +65,29 @@ pub enum ReclaimJob {
         /// The newest to go.
         through: u32,
     },
+    /// Find the groups that keep a segment.
+    List {
+        /// The oldest segment.
+        segment: u32,
+        /// Where the list goes on.
+        after: Option<(Cid, u32)>,
+    },
+    /// Read what of a group lies there.
+    Gather {
+        /// The oldest segment.
+        segment: u32,
+        /// The object, and which of its groups.
+        group: (Cid, u32),
+    },
+}
+
+/// What compaction read.
+#[derive(Debug)]
+pub(super) enum Slice {
+    /// Groups that keep a segment.
+    Listed(Result<Vec<(Cid, u32)>, StoreError>),
+    /// What of a group is to be copied.
+    Gathered(Result<Box<Gathered>, StoreError>),
 }
 
 /// What came of a slice.
@@ -75,6 +102,8 @@ pub struct Reclaimed {
     unlinked: u64,
     /// Why not all files were removed.
     failure: Option<io::Error>,
+    /// For compaction.
+    slice: Option<Slice>,
 }
 
 /// What the writer remembers between slices.
@@ -97,7 +126,8 @@ pub(super) struct Reclaiming {
 
 impl ReclaimJob {
     /// Does it. Blocks.
-    pub fn run(self, segments: &Segments) -> Reclaimed {
+    pub fn run(self, reader: &Reader) -> Reclaimed {
+        let segments = reader.segments();
         let mut done = Reclaimed {
             job: self.clone(),
             punched: Vec::new(),
@@ -105,6 +135,7 @@ impl ReclaimJob {
             refused: Vec::new(),
             unlinked: 0,
             failure: None,
+            slice: None,
         };
         match self {
             Self::Punch(holes) => {
@@ -116,6 +147,13 @@ impl ReclaimJob {
             }
             Self::Unlink { through } => {
                 done.failure = unlink(segments, through, &mut done.unlinked).err();
+            }
+            Self::List { segment, after } => {
+                done.slice = Some(Slice::Listed(compact::list(reader, segment, after)));
+            }
+            Self::Gather { segment, group } => {
+                let gathered = compact::gather(reader, segment, group).map(Box::new);
+                done.slice = Some(Slice::Gathered(gathered));
             }
         }
         done
@@ -142,10 +180,12 @@ fn unlink(segments: &Segments, through: u32, removed: &mut u64) -> io::Result<()
     let disk = Arc::clone(segments.disk());
     // A file whose removal was not made durable is in no list any more, and may still come back.
     disk.sync_dir()?;
-    for number in segments.numbers().map_err(io::Error::other)? {
-        if number > through {
-            break;
-        }
+    let mut numbers = segments.numbers().map_err(io::Error::other)?;
+    numbers.retain(|number| *number <= through);
+    if has(Bug::DropsTombstones) {
+        numbers.reverse();
+    }
+    for number in numbers {
         disk.remove(&file_name(number))?;
         segments.forget(number);
         *removed += 1;
@@ -175,6 +215,7 @@ impl Writer {
     /// # Errors
     /// When a record about it cannot be written, or the index cannot be read.
     pub fn reclaim(&mut self) -> Result<Option<ReclaimJob>, StoreError> {
+        self.end_round()?;
         let state = &self.reclaiming;
         let may = state.is_whole && !state.is_busy && self.now >= state.not_before_secs;
         if !may || self.overlay.is_lagging() || !self.has_reclaimable()? {
@@ -204,7 +245,10 @@ impl Writer {
         }
         let job = match self.unlinkable()? {
             Some(through) => Some(ReclaimJob::Unlink { through }),
-            None => self.punchable()?,
+            None => match self.punchable()? {
+                Some(job) => Some(job),
+                None => self.compaction()?,
+            },
         };
         self.reclaiming.is_busy = job.is_some();
         Ok(job)
@@ -225,6 +269,11 @@ impl Writer {
             tracing::error!(%error, pause_secs = PAUSE_SECS, "an old segment was not removed");
         } else if let ReclaimJob::Unlink { through } = done.job {
             self.reclaiming.unlinked_through = through;
+        }
+        if let Some(slice) = done.slice {
+            let written = self.compacted(slice);
+            self.rest_after(&written);
+            return written;
         }
         if done.punched.is_empty() {
             return Ok(());
@@ -258,7 +307,11 @@ impl Writer {
 
     fn has_reclaimable(&self) -> Result<bool, IndexError> {
         let holes = self.holes(1)?;
-        Ok(!holes.is_empty() || self.unlinkable()?.is_some() || self.retirement()?.is_some())
+        let is_any = !holes.is_empty()
+            || self.unlinkable()?.is_some()
+            || self.retirement()?.is_some()
+            || self.compacts()?.is_some();
+        Ok(is_any)
     }
 
     fn unlinkable(&self) -> Result<Option<u32>, IndexError> {

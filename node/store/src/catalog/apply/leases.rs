@@ -9,6 +9,7 @@ use super::Change;
 use crate::catalog::entries::{GroupEntry, LeaseState, encode};
 use crate::catalog::query::PAGE;
 use crate::catalog::{Event, GroupEvent, HeldGroup, IndexError, Kv, Tally, keys};
+use crate::record::{LeaseTold, Trashed};
 
 impl<K: Kv> Change<'_, K> {
     pub(super) fn cover(
@@ -21,7 +22,7 @@ impl<K: Kv> Change<'_, K> {
         let id = terms.lease;
         let mut lease = match self.query().lease(id)? {
             Some(lease) => lease,
-            None => self.open_lease(terms)?,
+            None => self.open_lease(&self.told(terms))?,
         };
         let asked = absolute(terms.expiry, self.entry.running_secs);
         // Once the chain has said when a deal ends, a writer's word counts no more.
@@ -29,16 +30,30 @@ impl<K: Kv> Change<'_, K> {
             self.requeue(id, lease.expiry, asked);
             lease.expiry = asked;
         }
-        if self.kv.get(&keys::cover(object, number, id))?.is_none() {
-            self.kv.put(keys::cover(object, number, id), Vec::new());
-            self.kv.put(keys::lease_group(id, object, number), Vec::new());
-            group.lease_count += 1;
-            lease.group_count += 1;
-            lease.slots.count += u64::from(group.slot_count);
-            lease.slots.bytes += group.slot_bytes;
-            self.usage.leases_of_kind_mut(lease.kind).bytes += group.slot_bytes;
-        }
+        self.extend_cover(id, &mut lease, object, number, group)?;
         self.kv.put(keys::lease(id), encode(&lease));
+        Ok(())
+    }
+
+    /// Has a lease cover a group, if it does not yet.
+    pub(super) fn extend_cover(
+        &mut self,
+        id: LeaseId,
+        lease: &mut LeaseState,
+        object: Cid,
+        number: u32,
+        group: &mut GroupEntry,
+    ) -> Result<(), IndexError> {
+        if self.kv.get(&keys::cover(object, number, id))?.is_some() {
+            return Ok(());
+        }
+        self.kv.put(keys::cover(object, number, id), Vec::new());
+        self.kv.put(keys::lease_group(id, object, number), Vec::new());
+        group.lease_count += 1;
+        lease.group_count += 1;
+        lease.slots.count += u64::from(group.slot_count);
+        lease.slots.bytes += group.slot_bytes;
+        self.usage.leases_of_kind_mut(lease.kind).bytes += group.slot_bytes;
         Ok(())
     }
 
@@ -59,25 +74,31 @@ impl<K: Kv> Change<'_, K> {
         Ok(())
     }
 
-    fn open_lease(&mut self, terms: &LeaseTerms) -> Result<LeaseState, IndexError> {
+    /// A lease as its first commit has it.
+    fn told(&self, terms: &LeaseTerms) -> LeaseTold {
+        let LeaseTerms { lease, owner, kind, .. } = *terms;
         let created_secs = self.entry.running_secs;
         let expiry = absolute(terms.expiry, created_secs);
-        if let Some(queued) = queue_key(terms.lease, expiry) {
+        LeaseTold { lease, owner, kind, expiry, created_secs, moved: false }
+    }
+
+    pub(super) fn open_lease(&mut self, told: &LeaseTold) -> Result<LeaseState, IndexError> {
+        let LeaseTold { lease, owner, kind, expiry, created_secs, moved } = *told;
+        if let Some(queued) = queue_key(lease, expiry) {
             self.kv.put(queued, Vec::new());
         }
-        if terms.kind == LeaseKind::Deal {
-            self.kv.put(keys::deal(terms.lease), Vec::new());
+        if kind == LeaseKind::Deal {
+            self.kv.put(keys::deal(lease), Vec::new());
         }
-        self.kv.put(keys::owner_lease(terms.owner, terms.lease), Vec::new());
-        self.usage.leases_of_kind_mut(terms.kind).count += 1;
-        let LeaseTerms { owner, kind, .. } = *terms;
+        self.kv.put(keys::owner_lease(owner, lease), Vec::new());
+        self.usage.leases_of_kind_mut(kind).count += 1;
         let begun = self.entry.at.segment;
         self.anchor(begun)?;
-        let (group_count, slots, moved) = (0, Tally::default(), false);
+        let (group_count, slots) = (0, Tally::default());
         Ok(LeaseState { owner, kind, expiry, created_secs, group_count, slots, moved, begun })
     }
 
-    fn requeue(&mut self, lease: LeaseId, old: Expiry, new: Expiry) {
+    pub(super) fn requeue(&mut self, lease: LeaseId, old: Expiry, new: Expiry) {
         if let Some(queued) = queue_key(lease, old) {
             self.kv.delete(queued);
         }
@@ -137,7 +158,8 @@ impl<K: Kv> Change<'_, K> {
         }
         let held = HeldGroup { object, group: number, page: group.page };
         self.events.push(Event::Group(GroupEvent::Released(held)));
-        self.trash(object, number, group, kind == LeaseKind::Cache)
+        let trashed = Trashed { secs: self.entry.running_secs, evicted: kind == LeaseKind::Cache };
+        self.trash(object, number, group, trashed)
     }
 }
 

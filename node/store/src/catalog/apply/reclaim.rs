@@ -46,14 +46,36 @@ impl<K: Kv> Change<'_, K> {
         Ok(())
     }
 
+    /// A record in this segment is read again.
+    pub(super) fn need(&mut self, number: u32, bytes: u64) -> Result<(), IndexError> {
+        let mut segment = self.query().segment(number)?;
+        segment.needed += bytes;
+        self.usage.needed_bytes += bytes;
+        self.kv.put(keys::segment(number), encode(&segment));
+        Ok(())
+    }
+
+    /// It is not any more.
+    pub(super) fn need_no_more(&mut self, number: u32, bytes: u64) -> Result<(), IndexError> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let mut segment = self.query().segment(number)?;
+        segment.needed = segment.needed.saturating_sub(bytes);
+        self.usage.needed_bytes = self.usage.needed_bytes.saturating_sub(bytes);
+        self.kv.put(keys::segment(number), encode(&segment));
+        Ok(())
+    }
+
     /// The record that kept a thing until now will never be read again.
-    pub(super) fn leave_dead(&mut self, thing: Thing, kept: &Kept) {
+    pub(super) fn leave_dead(&mut self, thing: Thing, kept: &Kept) -> Result<(), IndexError> {
         let Kept { at, payload_start, len, .. } = *kept;
         let record = DeadRecord { thing, payload_start, len, punched: false };
         if record.hole(at.offset).is_some() {
             self.kv.put(keys::queue_punch(at), Vec::new());
         }
         self.kv.put(keys::dead(at), encode(&record));
+        self.need_no_more(at.segment, kept.record_len())
     }
 
     pub(super) fn reclaim(&mut self, reclaim: &Reclaim) -> Result<(), IndexError> {
@@ -107,6 +129,7 @@ impl<K: Kv> Change<'_, K> {
         dead.count = dead.count.saturating_sub(u64::from(is_last));
         let mut segment = self.query().segment(number)?;
         segment.returned += bytes;
+        self.usage.returned_bytes += bytes;
         self.kv.put(keys::segment(number), encode(&segment));
         Ok(())
     }
@@ -118,6 +141,7 @@ impl<K: Kv> Change<'_, K> {
             }
             self.usage.records = self.usage.records.saturating_sub(segment.records);
             self.usage.log_bytes = self.usage.log_bytes.saturating_sub(segment.bytes);
+            self.usage.returned_bytes = self.usage.returned_bytes.saturating_sub(segment.returned);
             self.kv.delete(keys::segment(number));
         }
         let through = through.max(self.query().gone_through()?);
