@@ -398,6 +398,9 @@ pub enum StoreCommand {
     Scrub(StoreScrubArgs),
     /// Makes the index anew from the log.
     RebuildIndex(StoreDirArgs),
+    /// Writes what is kept anew and removes the segments it was in. A node does so by itself when
+    /// much of its log is of no use (`storage.compact_waste_percent`).
+    Compact(StoreDirArgs),
     /// Lists shards, slots, leases, manifests and tombstones, in an order that does not depend on
     /// where they lie.
     DumpMap(DumpMapArgs),

@@ -140,6 +140,16 @@ fn store(store: &StoreMetrics, to: &mut Families) {
         "Bytes given back to the file system.",
         number(store.reclaimed_bytes),
     );
+    to.gauge(
+        "supernode_log_waste_bytes",
+        "Bytes of the log that compaction would spare.",
+        number(usage.waste_bytes()),
+    );
+    to.counter(
+        "supernode_compacted_bytes_total",
+        "Bytes of shards and manifests that compaction copied.",
+        number(store.compacted_bytes),
+    );
     to.counter(
         "supernode_damaged_total",
         "Shards and blocks found damaged on disk since the start.",

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use supernode_store::offline::{self, FsckReport, Source, Stats};
+use supernode_store::offline::{self, CompactReport, FsckReport, Source, Stats};
 use supernode_store::{Io, IoChoice, StoreError, Usage};
 
 use super::{Given, scrub};
@@ -23,6 +23,7 @@ pub fn run(given: &Given, command: &StoreCommand) -> Result<(), Failure> {
         StoreCommand::Fsck(args) => fsck(given, args),
         StoreCommand::Scrub(args) => scrub::offline(&directory(given, &args.dir)?, args),
         StoreCommand::RebuildIndex(args) => rebuild_index(given, args),
+        StoreCommand::Compact(args) => compact(given, args),
         StoreCommand::DumpMap(args) => dump_map(given, args),
     }
 }
@@ -227,6 +228,72 @@ impl Report for Rebuilt {
 fn rebuild_index(given: &Given, args: &StoreDirArgs) -> Result<(), Failure> {
     let records = offline::rebuild_index(&directory(given, args)?)?;
     Output::new(args.json.json).report(&Rebuilt { records })
+}
+
+/// What compaction came to.
+#[derive(Debug, Serialize)]
+struct Compacted {
+    complete: bool,
+    is_whole: bool,
+    segments_before: usize,
+    segments_after: usize,
+    log_bytes_before: u64,
+    log_bytes_after: u64,
+    copied_bytes: u64,
+}
+
+impl From<CompactReport> for Compacted {
+    fn from(report: CompactReport) -> Self {
+        Self {
+            complete: report.is_complete,
+            is_whole: report.is_whole,
+            segments_before: report.segment_count.0,
+            segments_after: report.segment_count.1,
+            log_bytes_before: report.log_bytes.0,
+            log_bytes_after: report.log_bytes.1,
+            copied_bytes: report.copied_bytes,
+        }
+    }
+}
+
+impl Report for Compacted {
+    fn human(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(
+            out,
+            "the log: {} in {} segments, before {} in {}; {} copied",
+            output::bytes(self.log_bytes_after),
+            self.segments_after,
+            output::bytes(self.log_bytes_before),
+            self.segments_before,
+            output::bytes(self.copied_bytes),
+        )?;
+        if !self.complete && self.is_whole {
+            let keeps = "some segments stay: open uploads keep theirs until they end";
+            writeln!(out, "{keeps}, damaged shards until they are repaired")?;
+        }
+        Ok(())
+    }
+}
+
+fn compact(given: &Given, args: &StoreDirArgs) -> Result<(), Failure> {
+    let output = Output::new(args.json.json);
+    let mut told = 0;
+    let report = offline::compact(&directory(given, args)?, |report| {
+        // A line for each GiB: this may take as long as the disk is large.
+        let gib = report.copied_bytes >> 30;
+        if gib > told {
+            told = gib;
+            let bytes = output::bytes(report.copied_bytes);
+            output.talk(format_args!("{bytes} copied, {} segments", report.segment_count.1));
+        }
+    })?;
+    output.report(&Compacted::from(report))?;
+    if report.is_whole {
+        Ok(())
+    } else {
+        let reason = "records are missing: nothing is freed; run `supernode store fsck`";
+        Err(Failure::failed(reason))
+    }
 }
 
 /// The map in lines; with a hash, that is the last one.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tools for a data directory that no node works in: what `supernode store …` does.
 //!
-//! All but [`scan`] take the directory's lock and refuse while a node runs. None changes a segment.
+//! All but [`scan`] take the directory's lock and refuse while a node runs. None changes a segment,
+//! and only [`compact`] adds and removes some.
 //! What needs an index brings it up to date first, exactly as a start of the node would.
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use crate::recovery::{Layout, Recovered, Recovery, Replayed, SledSource, entry_o
 use crate::scrub::{Scrub, ScrubCommand, ScrubConfig, ScrubStatus};
 use crate::segment::{Damage, FoundRecord, Segments};
 use crate::store::{INDEX_DIRECTORY, lock_directory};
+use crate::writer::{Writer, WriterParts};
 
 /// Where a dump takes the map from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -213,6 +215,76 @@ pub fn scrub(
     scrub.close();
     recovered.overlay.close();
     Ok(status)
+}
+
+/// What compaction came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CompactReport {
+    /// Segment files before and after.
+    pub segment_count: (usize, usize),
+    /// Bytes of the log before and after, without its holes.
+    pub log_bytes: (u64, u64),
+    /// Bytes of shards and blocks that were copied.
+    pub copied_bytes: u64,
+    /// Whether all segments that were there are gone. Open uploads keep theirs until they end, and
+    /// damaged shards until they are repaired.
+    pub is_complete: bool,
+    /// Whether no record is missing; while some are, nothing is freed.
+    pub is_whole: bool,
+}
+
+/// Writes everything that is kept anew and removes the segments it was in. `progress` hears of it
+/// after each slice. It may be cut short anywhere.
+///
+/// # Errors
+/// As [`stats`], and when there is no room for copies.
+pub fn compact(
+    path: &Path,
+    mut progress: impl FnMut(&CompactReport),
+) -> Result<CompactReport, StoreError> {
+    let rest = AtRest::lock(path)?;
+    let recovered = rest.recover()?;
+    let overlay = Arc::clone(&recovered.overlay);
+    let mut report = CompactReport { is_whole: recovered.is_whole(), ..CompactReport::default() };
+    let (files, bytes) = extent(&rest, &overlay)?;
+    (report.segment_count, report.log_bytes) = ((files, files), (bytes, bytes));
+    let newest = rest.segments.numbers()?.last().copied();
+    let Some(newest) = newest.filter(|_| report.is_whole) else {
+        overlay.close();
+        return Ok(report);
+    };
+    let counters = Arc::new(Counters::default());
+    let config = StoreConfig {
+        node: rest.segments.segment(newest)?.header.node,
+        reserve_bytes: 0,
+        compact_bytes_per_sec: 0,
+        ..StoreConfig::default()
+    };
+    let segments = Arc::clone(&recovered.segments);
+    let reader = Arc::new(Reader::new(segments, Arc::clone(&overlay), Arc::clone(&counters)));
+    let on_event = Box::new(drop);
+    let parts = WriterParts { config, reader, counters: Arc::clone(&counters), on_event };
+    let mut writer = Writer::new(parts, &recovered)?;
+    writer.tick()?;
+    writer.compact()?;
+    while let Some(job) = writer.reclaim()? {
+        let done = job.run(writer.reader());
+        writer.reclaimed(done)?;
+        overlay.flush()?;
+        (report.segment_count.1, report.log_bytes.1) = extent(&rest, &overlay)?;
+        report.copied_bytes = counters.compacted_bytes.load(Ordering::Relaxed);
+        progress(&report);
+    }
+    report.is_complete = !writer.is_compacting();
+    writer.close()?;
+    overlay.close();
+    Ok(report)
+}
+
+/// Segment files, and bytes of the log without its holes.
+fn extent(rest: &AtRest, overlay: &Overlay) -> Result<(usize, u64), StoreError> {
+    let usage = Catalog(overlay).usage()?;
+    Ok((rest.segments.numbers()?.len(), usage.log_bytes.saturating_sub(usage.returned_bytes)))
 }
 
 /// Visits all records of a directory in order, read-only and without the lock, also while a node

@@ -16,5 +16,6 @@ mod scenarios {
     mod proofs_come_from_the_disk;
     mod support;
     mod the_index_is_a_cache;
+    mod the_log_is_compacted;
     mod the_scrub_finds_all;
 }

@@ -204,12 +204,14 @@ impl Writer {
         if self.mark.segment == 0 {
             return Ok(());
         }
+        let through = self.mark.segment;
         let begun = self.log.rotate(self.sequence_next);
         begun.map_err(|error| StoreError::write(0, error))?;
-        self.compacting = Compacting {
-            round: Some(Round { through: self.mark.segment, is_asked: true }),
-            ..Compacting::default()
-        };
+        // The newest segment with a record stays, so there has to be one in the new one.
+        self.submit(Planned::clock(false), None)?;
+        self.sync()?;
+        let round = Some(Round { through, is_asked: true });
+        self.compacting = Compacting { round, ..Compacting::default() };
         Ok(())
     }
 
@@ -265,10 +267,12 @@ impl Writer {
             return Ok(Some(ReclaimJob::List { segment, after }));
         }
         // Again, for what came from uploads meanwhile; then those that are left end by themselves.
-        if !pass.has_moved {
-            state.not_before_secs = self.now + REST_SECS;
-        }
+        let has_moved = pass.has_moved;
         state.pass = Pass::of(segment);
+        if has_moved {
+            return Ok(Some(ReclaimJob::List { segment, after: None }));
+        }
+        state.not_before_secs = self.now + REST_SECS;
         Ok(None)
     }
 

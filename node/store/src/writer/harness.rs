@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use supernode_protocol::ids::{Cid, LeaseId, UploadId};
+use supernode_protocol::ids::{Cid, LeaseId, ShardId, UploadId};
 use supernode_protocol::lease::{Commit, Expiry, LeaseKind};
 use supernode_protocol::placement::PlacementRecord;
 use supernode_protocol::signed::Signed;
@@ -339,8 +339,7 @@ impl Lab {
             outcome.unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
         }
         self.unlinked += before.saturating_sub(self.segment_files());
-        let mark = self.writer.mark;
-        self.model.follow(mark.sequence + 1, mark.running_secs);
+        self.follow();
         if !self.disk.is_off() {
             self.compare_live();
         }
@@ -353,6 +352,13 @@ impl Lab {
         if !self.disk.is_off() {
             outcome.unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
         }
+        self.follow();
+    }
+
+    /// The writer wrote of its own accord.
+    fn follow(&mut self) {
+        let mark = self.writer.mark;
+        self.model.follow(mark.sequence + 1, mark.running_secs);
     }
 
     pub fn segment_files(&self) -> usize {
@@ -497,6 +503,14 @@ impl Lab {
     pub fn flip_record(&self, at: Position) {
         let offset = usize::try_from(at.offset).expect("a small file");
         self.disk.corrupt(&file_name(at.segment), offset + 60, 1);
+    }
+
+    /// Flips a bit in a shard's payload; the second time restores it.
+    pub fn flip_payload(&self, shard: ShardId) {
+        let kept = self.reader.catalog().kept(Thing::Shard(shard)).expect("a sound index");
+        let kept = kept.expect("it is here");
+        let offset = usize::try_from(kept.at.offset + kept.payload_start).expect("a small file");
+        self.disk.corrupt(&file_name(kept.at.segment), offset, 1);
     }
 
     /// Where the records of a kind are.

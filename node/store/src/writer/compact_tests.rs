@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! When compaction begins and ends, what it leaves out, and in what order it writes. That it loses
+//! nothing, whatever comes between, is for the random lives.
+
+use supernode_protocol::ids::{LeaseId, UploadId};
+use supernode_protocol::lease::Expiry;
+
+use super::harness::{Action, IndexFate, LARGE, Lab, config};
+use crate::catalog::Thing;
+use crate::config::StoreConfig;
+use crate::sample::Terms;
+
+/// Steps that are enough for any round here.
+const STEPS: u32 = 400;
+
+/// Puts a group under a lease; its upload has the same number.
+fn put(lab: &mut Lab, number: u8, object: usize, secs: u64) -> Terms {
+    let expiry = Expiry::RunningSeconds(secs);
+    let terms = Terms { expiry, ..Terms::pin(number, number) };
+    for batch in lab.world.whole_group(0, object, 0, terms).chunks(3) {
+        lab.run(batch);
+    }
+    terms
+}
+
+/// A group that stays; then small ones come and go, which leaves records that no hole gives back.
+fn wasteful(percent: u8) -> Lab {
+    let config = StoreConfig { compact_waste_percent: percent, ..config() };
+    let mut lab = Lab::with_config(1, config);
+    put(&mut lab, 1, 0, 1_000_000);
+    for number in 2..60 {
+        let terms = put(&mut lab, number, 1, 1_000_000);
+        lab.run(&[Action::Release { client: 0, lease: terms.lease }]);
+        lab.tick(lab.config.trash_secs);
+        lab.tick(1);
+    }
+    lab
+}
+
+fn waste(lab: &Lab) -> (u64, u64) {
+    let usage = lab.reader.catalog().usage().expect("a sound index");
+    (usage.waste_bytes(), usage.log_bytes - usage.returned_bytes)
+}
+
+#[test]
+fn it_begins_by_itself_when_much_is_of_no_use_and_ends_when_little_is() {
+    let mut lab = wasteful(50);
+    let files = lab.segment_files();
+    let (before, held) = waste(&lab);
+    assert!(before * 2 > held && files > 3, "{before} of {held} in {files} files");
+    lab.reclaim(STEPS);
+    let (after, left) = waste(&lab);
+    assert!(lab.gathered > 0 && lab.segment_files() < files);
+    assert!(after * 4 < left || after < lab.config.segment_bytes_max, "{after} of {left}");
+    let gathered = lab.gathered;
+    lab.reclaim(STEPS);
+    assert_eq!(lab.gathered, gathered, "there is nothing left to win");
+    lab.compare();
+    lab.restart(true, IndexFate::Lost);
+}
+
+#[test]
+fn at_0_percent_it_never_begins_by_itself() {
+    let mut lab = wasteful(0);
+    lab.reclaim(STEPS);
+    assert_eq!(lab.gathered, 0);
+    lab.compact();
+    lab.reclaim(STEPS);
+    assert!(lab.gathered > 0, "asked for, it does");
+    lab.compare();
+}
+
+#[test]
+fn it_keeps_to_its_pace() {
+    let config = StoreConfig { compact_bytes_per_sec: 1, ..config() };
+    let mut lab = Lab::with_config(2, config);
+    put(&mut lab, 1, LARGE, 1_000);
+    put(&mut lab, 2, 0, 1_000);
+    lab.compact();
+    for second in 1..4 {
+        lab.reclaim(STEPS);
+        assert_eq!(lab.gathered, second, "a slice a second");
+        lab.tick(1);
+    }
+}
+
+#[test]
+fn what_ends_first_is_written_first() {
+    for ends in [[500, 100], [100, 500]] {
+        // All of it in one segment.
+        let config = StoreConfig { segment_bytes_max: 4 << 20, ..config() };
+        let mut lab = Lab::with_config(3, config);
+        put(&mut lab, 1, 0, ends[0]);
+        put(&mut lab, 2, 1, ends[1]);
+        lab.compact();
+        lab.reclaim(STEPS);
+        let place = |object: usize| {
+            let shard = Thing::Shard(lab.world.objects[object].groups[0].shards[0].1);
+            lab.reader.catalog().kept(shard).expect("a sound index").expect("it is here").at
+        };
+        assert_eq!(place(0) < place(1), ends[0] < ends[1], "{ends:?}");
+        lab.compare();
+    }
+}
+
+fn oldest(lab: &Lab) -> u32 {
+    lab.reader.catalog().oldest_segment().expect("a sound index").expect("records").0
+}
+
+/// All that can be done now, without a look at the model.
+fn reclaim_alone(lab: &mut Lab) {
+    lab.writer.advance(lab.model.now);
+    while let Some(job) = lab.writer.reclaim().expect("a sound disk") {
+        let done = job.run(&lab.reader);
+        lab.writer.reclaimed(done).expect("a sound disk");
+    }
+}
+
+#[test]
+fn a_damaged_shard_keeps_its_segment_until_it_is_put_again() {
+    let mut lab = Lab::with_config(4, config());
+    put(&mut lab, 1, 0, 100_000);
+    put(&mut lab, 2, 1, 100_000);
+    let shard = lab.world.objects[0].groups[0].shards[0].1;
+    lab.flip_payload(shard);
+    lab.compact();
+    reclaim_alone(&mut lab);
+    assert_eq!(oldest(&lab), 1, "its group needs it");
+    assert!(lab.writer.is_compacting(), "the rest of the round waits");
+    let upload = UploadId::from_bytes([9; 16]);
+    let lease = LeaseId::from_bytes([9; 16]);
+    let again = Action::PutShard { client: 0, upload, object: 0, group: 0, shard: 0 };
+    lab.perform(&[again, Action::Release { client: 0, lease }]);
+    lab.model.now += 600;
+    reclaim_alone(&mut lab);
+    assert!(oldest(&lab) > 1 && !lab.writer.is_compacting());
+    lab.reader.shard(shard).expect("whole again");
+}
+
+#[test]
+fn an_upload_keeps_its_segment_until_it_ends() {
+    let mut lab = Lab::with_config(5, config());
+    let upload = UploadId::from_bytes([8; 16]);
+    lab.run(&[Action::PutShard { client: 0, upload, object: LARGE, group: 0, shard: 0 }]);
+    put(&mut lab, 1, 0, 10_000);
+    lab.compact();
+    lab.reclaim(STEPS);
+    assert!(lab.writer.is_compacting());
+    lab.tick(lab.config.upload_idle_secs);
+    lab.tick(600);
+    lab.reclaim(STEPS);
+    assert!(!lab.writer.is_compacting());
+    lab.compare();
+    lab.restart(true, IndexFate::Lost);
+}
+
+#[test]
+fn a_full_disk_stops_it_and_nothing_else() {
+    let mut lab = wasteful(50);
+    lab.writer.config.reserve_bytes = u64::MAX / 4;
+    lab.reclaim(STEPS);
+    assert_eq!(lab.gathered, 0, "there is no room for copies");
+    lab.writer.config.reserve_bytes = 0;
+    lab.reclaim(STEPS);
+    assert!(lab.gathered > 0);
+    lab.compare();
+}
