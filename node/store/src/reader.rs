@@ -156,7 +156,7 @@ impl Reader {
     }
 
     /// Reads a shard or block where it is; again where it is then, if it moved meanwhile.
-    fn follow<T>(
+    pub(crate) fn follow<T>(
         &self,
         thing: Thing,
         read: impl Fn(&Kept) -> Result<T, StoreError>,
@@ -314,7 +314,7 @@ impl Reader {
     }
 
     /// Reads what a group's entry leads to; again if that is another one meanwhile.
-    fn follow_group<T>(
+    pub(crate) fn follow_group<T>(
         &self,
         object: Cid,
         group: u32,

@@ -308,7 +308,8 @@ impl Writer {
                 Ok(())
             }
             Slice::Gathered(Ok(gathered)) => self.restate(*gathered),
-            Slice::Listed(Err(error)) | Slice::Gathered(Err(error)) => {
+            Slice::Listed(Err(error)) => Err(error),
+            Slice::Gathered(Err(error)) => {
                 // What is damaged has to be repaired first; the other groups go on.
                 self.compacting.pass.groups.pop_front();
                 tracing::warn!(%error, "compaction leaves out what it cannot read");

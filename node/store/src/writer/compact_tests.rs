@@ -2,13 +2,18 @@
 //! When compaction begins and ends, what it leaves out, and in what order it writes. That it loses
 //! nothing, whatever comes between, is for the random lives.
 
-use supernode_protocol::ids::{LeaseId, UploadId};
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+use supernode_protocol::ids::{LeaseId, ShardId, UploadId};
 use supernode_protocol::lease::Expiry;
 
 use super::harness::{Action, IndexFate, LARGE, Lab, config};
 use crate::catalog::Thing;
 use crate::config::StoreConfig;
+use crate::record::Body;
 use crate::sample::Terms;
+use crate::segment::read_record;
 
 /// Steps that are enough for any round here.
 const STEPS: u32 = 400;
@@ -101,6 +106,40 @@ fn what_ends_first_is_written_first() {
         assert_eq!(place(0) < place(1), ends[0] < ends[1], "{ends:?}");
         lab.compare();
     }
+}
+
+#[test]
+fn who_reads_where_something_was_reads_again_where_it_is() {
+    let mut lab = Lab::with_config(6, config());
+    put(&mut lab, 1, 0, 100_000);
+    let (object, shard) = (lab.world.objects[0].cid, lab.world.objects[0].groups[0].shards[0].1);
+    let reader = Arc::clone(&lab.reader);
+    let lab = RefCell::new(lab);
+    let compact = || {
+        lab.borrow_mut().compact();
+        lab.borrow_mut().reclaim(STEPS);
+    };
+    let thing = Thing::Shard(shard);
+    let visits = Cell::new(0);
+    let read = reader.follow(thing, |kept| {
+        visits.set(visits.get() + 1);
+        if visits.get() == 1 {
+            compact();
+        }
+        reader.read_back(thing, kept)
+    });
+    assert_eq!(ShardId::of(&read.expect("whole").expect("it is here").bytes), shard);
+    assert_eq!(visits.get(), 2, "its segment went between the look-up and the read");
+    let read = reader.follow_group(object, 0, |entry| {
+        visits.set(visits.get() + 1);
+        if visits.get() == 3 {
+            compact();
+        }
+        read_record(reader.segments(), entry.commit)
+    });
+    assert!(matches!(read.expect("whole").body, Body::Restate(_)));
+    assert_eq!(visits.get(), 4);
+    assert_eq!(reader.quarantined(), 0);
 }
 
 fn oldest(lab: &Lab) -> u32 {
