@@ -21,7 +21,7 @@ use supernode_tests::load::{Door, Recipe};
 use supernode_tests::lone::Lone;
 use supernode_tests::program::Program;
 use supernode_tests::random::Seeded;
-use supernode_tests::segments::{Hash, Log};
+use supernode_tests::segments::{Hash, Log, Record, Word};
 use supernode_tests::verdict::judge;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -41,9 +41,14 @@ const NESTED_MILLIS: u64 = 150;
 const SAMPLE: usize = 32;
 /// A long run says how far it is after so many kills.
 const TOLD_EVERY: u64 = 100;
-/// Small segments, and nothing stays in the trash: bytes are given back all the time.
-const SETTINGS: [&str; 3] =
-    ["storage.segment_bytes_max=16MiB", "storage.trash_secs=0", "storage.reserve_bytes=0"];
+/// Small segments that are compacted early, and nothing stays in the trash: bytes are given back
+/// all the time.
+const SETTINGS: [&str; 4] = [
+    "storage.segment_bytes_max=4MiB",
+    "storage.compact_waste_percent=5",
+    "storage.trash_secs=0",
+    "storage.reserve_bytes=0",
+];
 
 /// A test's running figures.
 #[derive(Debug, Default)]
@@ -52,6 +57,8 @@ struct Figures {
     nested: u64,
     read_back: usize,
     slowest_start: Duration,
+    /// Groups that compaction had said again, over all looks at the segments.
+    restated: usize,
 }
 
 /// One node, and those who write to it.
@@ -103,11 +110,13 @@ impl Story {
     }
 
     /// Gives the number of the oldest record that is left.
-    fn look_at_segments(&self) -> u64 {
+    fn look_at_segments(&mut self) -> u64 {
         let entries = ledger::read(&self.ledger_path);
         let log = Log::read(self.node.dir()).expect("segments as the format says");
         let verdict = judge(&entries, &log).expect("payloads can be read");
         assert!(verdict.is_clean(), "{:?}: {verdict:#?}", self.figures);
+        let is_restated = |record: &&Record| matches!(record.word, Word::Restated { .. });
+        self.figures.restated += log.records.iter().filter(is_restated).count();
         log.first
     }
 
@@ -195,4 +204,5 @@ fn kills_under_load_lose_nothing() {
     );
     let released = Owed::of(&entries).released.len();
     assert!(acked as u64 > kills * 10 && released > 0, "kills came before anything was done");
+    assert!(story.figures.restated > 0 || kills < KILLS, "nothing was compacted");
 }

@@ -69,6 +69,15 @@ pub enum Word {
         /// Which of them.
         what: u64,
     },
+    /// What a group holds and what keeps it, said again by compaction.
+    Restated {
+        /// The CID of its root.
+        object: Hash,
+        /// Index in the stripe, and shard, of slots in the first stripe.
+        slots: Vec<(u64, Hash)>,
+        /// What keeps it.
+        leases: Vec<Name>,
+    },
     /// Anything else.
     Other,
 }
@@ -193,7 +202,7 @@ impl Log {
         }
         let word = header.word().ok_or_else(|| format!("{}: a bad meta", header.place()))?;
         match header.kind {
-            1 | 3 => drop(self.payloads.insert(header.id, header.payload.clone())),
+            1 | 3 | 12 | 13 => drop(self.payloads.insert(header.id, header.payload.clone())),
             8 if matches!(word, Word::Gone { what: 0 | 1, .. }) => {
                 self.payloads.remove(&header.id);
             }
@@ -298,7 +307,7 @@ impl Segment {
         let durable = found.iter().map(|it| it.sequence - 1 - it.unsynced).max().unwrap_or(0);
         let mut end = found.len();
         for (at, header) in found.iter().enumerate() {
-            let is_checked = header.sequence > durable && matches!(header.kind, 1 | 3);
+            let is_checked = header.sequence > durable && matches!(header.kind, 1 | 3 | 12 | 13);
             if is_checked && !header.payload.is(&header.id)? {
                 end = at;
                 break;
@@ -338,9 +347,44 @@ impl Header {
                 _ => Word::Other,
             },
             8 => Word::Gone { id, what: meta.number()? },
+            14 if meta.number()? == 1 => restated(id, &mut meta)?,
             _ => Word::Other,
         })
     }
+}
+
+/// A group as compaction says it.
+fn restated(object: Hash, meta: &mut Postcard<'_>) -> Option<Word> {
+    let _group = meta.number()?;
+    if meta.byte()? == 1 {
+        let _page = meta.hash()?;
+    }
+    let (_size, _stripe, _stripes) = (meta.number()?, meta.number()?, meta.number()?);
+    let (_object, _group, _epoch) = (meta.hash()?, meta.number()?, meta.number()?);
+    for _ in 0..meta.number()? {
+        let _node = meta.hash()?;
+    }
+    let (_writer, _signature) = (meta.hash()?, meta.bytes()?);
+    for _ in 0..meta.number()? {
+        let (_stripe, _index) = (meta.number()?, meta.number()?);
+    }
+    if meta.byte()? == 1 {
+        let (_second, _was_cached) = (meta.number()?, meta.byte()?);
+    }
+    let mut slots = Vec::new();
+    for _ in 0..meta.number()? {
+        let (stripe, index, shard) = (meta.number()?, meta.number()?, meta.hash()?);
+        slots.extend((stripe == 0).then_some((index, shard)));
+    }
+    let mut leases = Vec::new();
+    for _ in 0..meta.number()? {
+        leases.push(meta.name()?);
+        let (_owner, _kind) = (meta.hash()?, meta.number()?);
+        // 2 never ends.
+        let _end = if meta.number()? == 2 { 0 } else { meta.number()? };
+        let (_created, _was_renewed) = (meta.number()?, meta.byte()?);
+    }
+    Some(Word::Restated { object, slots, leases })
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //! A ledger held against the segments: is everything acknowledged there, and nothing wrong?
 //!
 //! - Each acknowledgement names a record; the log must have it, saying the same. It may lack it
-//!   only where the oldest segments went, and then for an object that somebody asked to release.
+//!   only where the oldest segments went, and then for an object that somebody asked to release, or
+//!   of which compaction says the same again.
 //! - What is kept has its bytes, and they hash to their names. So have all bytes that are not dead.
 //! - Nothing is in the log that nobody asked for; no pin is ended that nobody released.
 
@@ -31,10 +32,11 @@ pub struct Verdict {
 pub fn judge(entries: &[Entry], log: &Log) -> Result<Verdict, String> {
     let owed = Owed::of(entries);
     let mut verdict = Verdict::default();
+    let restated = Restated::of(log);
     for entry in entries {
         if let Some(sequence) = entry.acked {
             verdict.acked += 1;
-            verdict.look_for(&entry.deed, sequence, &owed, log);
+            verdict.look_for(&entry.deed, sequence, &owed, log, &restated);
         }
     }
     verdict.look_at_records(entries, &owed, log);
@@ -53,7 +55,14 @@ impl Verdict {
         self.lost.is_empty() && self.wrong.is_empty()
     }
 
-    fn look_for(&mut self, deed: &Deed, sequence: u64, owed: &Owed, log: &Log) {
+    fn look_for(
+        &mut self,
+        deed: &Deed,
+        sequence: u64,
+        owed: &Owed,
+        log: &Log,
+        restated: &Restated<'_>,
+    ) {
         let is_kept = owed.kept.contains(&deed.name());
         match log.record(sequence) {
             Some(record) if says(&record.word, deed) => {}
@@ -61,7 +70,7 @@ impl Verdict {
                 let word = &record.word;
                 self.wrong.push(format!("record {sequence} is {word:?}, acknowledged: {deed:?}"));
             }
-            None if sequence < log.first && !is_kept => {}
+            None if sequence < log.first && (!is_kept || restated.says(deed, owed)) => {}
             None => self.lost.push(format!("record {sequence} of {deed:?}")),
         }
         let bytes = match deed {
@@ -94,6 +103,15 @@ impl Verdict {
                 Word::Commit { upload, object, lease } => {
                     upload == lease && asked.commits.contains(&(*upload, *object))
                 }
+                Word::Restated { object, slots, leases } => {
+                    let is_asked = |lease: &Name| asked.commits.contains(&(*lease, *object));
+                    // In the trash nothing covers it any more.
+                    let is_slot = |(index, shard): &(u64, Hash)| {
+                        let of = |lease: &Name| asked.slots.contains(&(*lease, *index, *shard));
+                        leases.is_empty() || leases.iter().any(of)
+                    };
+                    leases.iter().all(is_asked) && slots.iter().all(is_slot)
+                }
                 Word::Ended { name } => asked.releases.contains(name),
                 Word::Gone { id, what: GONE_GROUP } => !kept.contains(id),
                 Word::Gone { .. } | Word::Other => true,
@@ -102,6 +120,39 @@ impl Verdict {
                 self.wrong.push(format!("nobody asked for {record:?}"));
             }
         }
+    }
+}
+
+/// What compaction says again: of objects, and of the leases that cover them.
+#[derive(Default)]
+struct Restated<'l> {
+    slots: HashSet<(&'l Hash, u64, &'l Hash)>,
+    covers: HashSet<(&'l Hash, &'l Name)>,
+}
+
+impl<'l> Restated<'l> {
+    fn of(log: &'l Log) -> Self {
+        let mut restated = Self::default();
+        for record in &log.records {
+            let Word::Restated { object, slots, leases } = &record.word else { continue };
+            restated.slots.extend(slots.iter().map(|(index, shard)| (object, *index, shard)));
+            restated.covers.extend(leases.iter().map(|lease| (object, lease)));
+        }
+        restated
+    }
+
+    /// Whether it is said again what was acknowledged of an object that was committed.
+    fn says(&self, deed: &Deed, owed: &Owed) -> bool {
+        let name = deed.name();
+        let Some(object) = owed.commits.get(&name) else { return false };
+        self.covers.contains(&(object, &name))
+            && match deed {
+                Deed::Put { index, shard, .. } => {
+                    self.slots.contains(&(object, u64::from(*index), shard))
+                }
+                Deed::Root { cid, .. } | Deed::Commit { cid, .. } => cid == object,
+                Deed::Release { .. } => false,
+            }
     }
 }
 
@@ -211,6 +262,38 @@ mod tests {
         assert_eq!(counts(|_, log| lose(log)), (1, 0), "a shard's bytes");
         let unasked = |entries: &mut Vec<Entry>| entries[0].acked = None;
         assert_eq!(counts(|entries, log| (unasked(entries), lose(log)).1), (0, 0));
+    }
+
+    #[test]
+    fn what_compaction_says_again_stands_for_what_it_removed() {
+        let compact = |log: &mut Log, change: fn(&mut Word)| {
+            let (object, shard) = match &log.records[..] {
+                [Record { word: Word::Slot { shard, .. }, .. }, _, commit] => match &commit.word {
+                    Word::Commit { object, .. } => (*object, *shard),
+                    other => panic!("{other:?}"),
+                },
+                other => panic!("{other:?}"),
+            };
+            let slots = vec![(0, shard)];
+            let mut word = Word::Restated { object, slots, leases: vec![NAME] };
+            change(&mut word);
+            log.records.truncate(1);
+            log.records[0].word = word;
+            log.first = 20;
+        };
+        assert_eq!(counts(|_, log| compact(log, |_| {})), (0, 0));
+        let uncovered = |word: &mut Word| {
+            if let Word::Restated { leases, .. } = word {
+                leases.clear();
+            }
+        };
+        assert_eq!(counts(|_, log| compact(log, uncovered)), (3, 0), "nothing keeps it");
+        let without_slots = |word: &mut Word| {
+            if let Word::Restated { slots, .. } = word {
+                slots.clear();
+            }
+        };
+        assert_eq!(counts(|_, log| compact(log, without_slots)), (1, 0), "its only slot");
     }
 
     #[test]

@@ -64,6 +64,14 @@ impl Postcard<'_> {
         self.id()
     }
 
+    /// A byte string of any length.
+    pub fn bytes(&mut self) -> Option<Vec<u8>> {
+        let len = usize::try_from(self.number()?).ok()?;
+        let (bytes, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(bytes.to_vec())
+    }
+
     fn id<const LEN: usize>(&mut self) -> Option<[u8; LEN]> {
         let len = usize::try_from(self.number()?).ok()?;
         let (id, rest) = self.0.split_at_checked(len)?;
