@@ -28,6 +28,10 @@ demo *arguments:
 bench *arguments:
     cargo bench -p supernode-benches {{ arguments }}
 
+# write docs/BENCHMARKS.md from the rows in benches/results
+bench-report:
+    cargo run -p supernode-benches --bin bench-report
+
 # rewrite the golden vectors after a deliberate change of format
 vectors:
     UPDATE_VECTORS=1 cargo test -p supernode-protocol --tests

@@ -71,7 +71,7 @@ impl fmt::Display for Figure {
 }
 
 /// Four digits or so, of large and of small values.
-fn significant(value: f64) -> String {
+pub fn significant(value: f64) -> String {
     match value.abs() {
         size if size >= 1000.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
@@ -131,7 +131,8 @@ pub fn answer(questions: &[Question<'_>]) {
         .expect(READER);
     for (id, measure) in questions {
         if names.is_empty() || names.iter().any(|name| id.contains(name.as_str())) {
-            let figure = measure(scale);
+            let mut figure = measure(scale);
+            figure.raw["machine"] = machine().into();
             writeln!(out, "{figure}").expect(READER);
             if let Some(json) = &mut json {
                 let line = serde_json::to_string(&figure).expect("a figure has an encoding");
@@ -139,6 +140,18 @@ pub fn answer(questions: &[Question<'_>]) {
             }
         }
     }
+}
+
+/// What it was measured on and with: processors, kernel, and how much was built of the code.
+fn machine() -> String {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let cpus = read("/proc/cpuinfo");
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name"));
+    let model =
+        model.map_or("an unknown processor", |line| line.trim_start_matches(['\t', ':', ' ']));
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    let kernel = read("/proc/sys/kernel/osrelease");
+    format!("{count} x {model}, Linux {}", kernel.trim())
 }
 
 /// How long something takes, with what it gives.
