@@ -41,6 +41,8 @@ pub struct Lone {
 pub struct Running {
     process: Guarded,
     dir: PathBuf,
+    /// Where it answers HTTP, once it is up.
+    http: String,
     /// Whether `process` is another program, of which the node is a child.
     is_wrapped: bool,
 }
@@ -104,7 +106,7 @@ impl Lone {
         let talk = File::options().create(true).append(true).open(self.dir.join("node.log"));
         command.stdout(Stdio::piped()).stderr(talk.expect("an own directory"));
         let (process, dir) = (Guarded::spawn(&mut command), self.dir.clone());
-        Running { process, dir, is_wrapped: !wrapper.is_empty() }
+        Running { process, dir, http: String::new(), is_wrapped: !wrapper.is_empty() }
     }
 }
 
@@ -121,7 +123,18 @@ impl Running {
         let said: Value = serde_json::from_str(line.strip_suffix('\n')?).expect("JSON");
         let text = |key: &str| said[key].as_str().expect("a node that is up says who and where");
         let quic: SocketAddr = text("quic").parse().expect("an address");
+        text("http").clone_into(&mut self.http);
         Some(Peer { node: text("peer_id").parse().expect("an id"), addresses: vec![quic] })
+    }
+
+    /// Its process id. One that is wrapped has another.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Where it answers HTTP, once it is up.
+    pub fn http(&self) -> &str {
+        &self.http
     }
 
     /// The last line that it has said for people.
