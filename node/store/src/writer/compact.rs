@@ -34,13 +34,16 @@ use crate::record::{Body, GroupPart, LeaseTold, Payload, Position, Restate, Tras
 
 /// Groups listed in one slice. These are small in tests, so that little things have several.
 const LISTED_GROUPS_MAX: usize = if cfg!(test) { 2 } else { 16 << 10 };
+/// Groups gathered in one slice.
+const GATHERED_GROUPS_MAX: usize = if cfg!(test) { 2 } else { 256 };
 /// Bytes read in one slice, but for the last of it.
 const SLICE_BYTES: u64 = if cfg!(test) { 8 << 10 } else { 4 << 20 };
 /// Slots and leases that one part of a group says.
 const PART_SLOTS_MAX: usize = if cfg!(test) { 3 } else { 2048 };
 const PART_LEASES_MAX: usize = if cfg!(test) { 1 } else { 1024 };
-/// How long a segment rests that is held by something that has to end by itself.
-const REST_SECS: u64 = 600;
+/// How long a segment rests that is held by something that has to end by itself: at first, and at
+/// most. An upload is mostly over in a moment; looking for what came of it walks over all groups.
+const REST_SECS: (u64, u64) = (5, 600);
 
 /// Something that is kept, read back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +62,8 @@ pub struct Gathered {
     things: Vec<ThingRead>,
     /// Everything else, once nothing is left to be copied.
     facts: Option<Box<GroupFacts>>,
+    /// Or it ended meanwhile.
+    is_gone: bool,
 }
 
 /// What of a group only the log knows.
@@ -82,6 +87,8 @@ pub(super) struct Compacting {
     /// The running second of the last slice, and the bytes read in it.
     paced: (u64, u64),
     not_before_secs: u64,
+    /// How long it rested before.
+    rest_secs: u64,
 }
 
 /// From the oldest segment to the one that was the newest at its beginning.
@@ -149,23 +156,42 @@ fn group_end<K: KvRead + ?Sized>(
     Ok(end)
 }
 
-/// Reads what of a group was begun in a segment or before it, as much as fits into a slice.
+/// Reads what of some groups was begun in a segment or before it, as much as fits into a slice.
 pub(super) fn gather(
     reader: &Reader,
     through: u32,
+    groups: Vec<(Cid, u32)>,
+) -> Vec<Result<Gathered, StoreError>> {
+    let (mut all, mut bytes) = (Vec::new(), 0);
+    for group in groups {
+        if bytes >= SLICE_BYTES {
+            break;
+        }
+        all.push(gather_group(reader, through, group, &mut bytes));
+    }
+    all
+}
+
+/// Reads one of them, and adds to the bytes of the slice.
+fn gather_group(
+    reader: &Reader,
+    through: u32,
     (object, group): (Cid, u32),
+    bytes: &mut u64,
 ) -> Result<Gathered, StoreError> {
-    let mut gathered = Gathered { object, group, things: Vec::new(), facts: None };
-    let Some(entry) = reader.catalog().group(object, group)? else { return Ok(gathered) };
-    let mut bytes = 0;
+    let mut gathered = Gathered { object, group, things: Vec::new(), facts: None, is_gone: false };
+    let Some(entry) = reader.catalog().group(object, group)? else {
+        gathered.is_gone = true;
+        return Ok(gathered);
+    };
     for thing in things_of(&reader.catalog(), object, group, &entry)? {
         let kept = reader.catalog().kept(thing)?;
         let Some(kept) = kept.filter(|kept| kept.begun <= through) else { continue };
-        if bytes >= SLICE_BYTES {
+        if *bytes >= SLICE_BYTES {
             return Ok(gathered);
         }
         let content = reader.read_back(thing, &kept)?;
-        bytes += kept.len;
+        *bytes += kept.len;
         gathered.things.push(ThingRead { thing, at: kept.at, content });
     }
     let span_at = reader.catalog().span(object, group)?;
@@ -242,7 +268,8 @@ impl Writer {
     /// percent, of so much.
     fn is_wasteful(&self, share: u64) -> Result<bool, IndexError> {
         let usage = Catalog(&self.overlay.stage()).usage()?;
-        let (waste, held) = (usage.waste_bytes(), usage.log_bytes - usage.returned_bytes);
+        let held = usage.log_bytes.saturating_sub(usage.returned_bytes);
+        let waste = usage.waste_bytes();
         let percent = u64::from(self.config.compact_waste_percent);
         let news = waste.saturating_sub(self.compacting.floor_bytes);
         Ok(percent > 0
@@ -260,8 +287,9 @@ impl Writer {
             state.pass = Pass::of(segment);
         }
         let pass = &mut state.pass;
-        if let Some(group) = pass.groups.front() {
-            return Ok(Some(ReclaimJob::Gather { segment, group: *group }));
+        if !pass.groups.is_empty() {
+            let groups = pass.groups.iter().take(GATHERED_GROUPS_MAX).copied().collect();
+            return Ok(Some(ReclaimJob::Gather { segment, groups }));
         }
         if let Some(after) = pass.listed {
             return Ok(Some(ReclaimJob::List { segment, after }));
@@ -270,9 +298,12 @@ impl Writer {
         let has_moved = pass.has_moved;
         state.pass = Pass::of(segment);
         if has_moved {
+            state.rest_secs = 0;
             return Ok(Some(ReclaimJob::List { segment, after: None }));
         }
-        state.not_before_secs = self.now + REST_SECS;
+        let (least, most) = REST_SECS;
+        state.rest_secs = (2 * state.rest_secs).clamp(least, most);
+        state.not_before_secs = self.now + state.rest_secs;
         Ok(None)
     }
 
@@ -307,13 +338,19 @@ impl Writer {
                 pass.groups = groups.into();
                 Ok(())
             }
-            Slice::Gathered(Ok(gathered)) => self.restate(*gathered),
             Slice::Listed(Err(error)) => Err(error),
-            Slice::Gathered(Err(error)) => {
-                // What is damaged has to be repaired first; the other groups go on.
-                self.compacting.pass.groups.pop_front();
-                tracing::warn!(%error, "compaction leaves out what it cannot read");
-                Ok(())
+            Slice::Gathered(groups) => {
+                for gathered in groups {
+                    match gathered {
+                        Ok(gathered) => self.restate(gathered)?,
+                        Err(error) => {
+                            // What is damaged has to be repaired first; the others go on.
+                            self.compacting.pass.groups.pop_front();
+                            tracing::warn!(%error, "compaction leaves out what it cannot read");
+                        }
+                    }
+                }
+                self.sync()
             }
         }
     }
@@ -325,17 +362,19 @@ impl Writer {
         }
         state.paced.1 += gathered.bytes();
         bump(&self.counters.compacted_bytes, gathered.bytes());
-        let Gathered { object, group, things, facts } = gathered;
+        let Gathered { object, group, things, facts, is_gone } = gathered;
         let before = self.sequence_next;
         for read in things {
             self.copy(read)?;
         }
-        if let Some(facts) = facts {
+        if is_gone || facts.is_some() {
             self.compacting.pass.groups.pop_front();
+        }
+        if let Some(facts) = facts {
             self.restate_group(object, group, *facts)?;
         }
         self.compacting.pass.has_moved |= self.sequence_next > before;
-        self.sync()
+        Ok(())
     }
 
     /// Copies a thing, if it is still where it was read.

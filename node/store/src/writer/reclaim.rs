@@ -72,12 +72,12 @@ pub enum ReclaimJob {
         /// Where the list goes on.
         after: Option<(Cid, u32)>,
     },
-    /// Read what of a group lies there.
+    /// Read what of some groups lies there.
     Gather {
         /// The oldest segment.
         segment: u32,
-        /// The object, and which of its groups.
-        group: (Cid, u32),
+        /// Objects, and which of their groups.
+        groups: Vec<(Cid, u32)>,
     },
 }
 
@@ -86,8 +86,8 @@ pub enum ReclaimJob {
 pub(super) enum Slice {
     /// Groups that keep a segment.
     Listed(Result<Vec<(Cid, u32)>, StoreError>),
-    /// What of a group is to be copied.
-    Gathered(Result<Box<Gathered>, StoreError>),
+    /// What of groups is to be copied, group by group.
+    Gathered(Vec<Result<Gathered, StoreError>>),
 }
 
 /// What came of a slice.
@@ -151,9 +151,8 @@ impl ReclaimJob {
             Self::List { segment, after } => {
                 done.slice = Some(Slice::Listed(compact::list(reader, segment, after)));
             }
-            Self::Gather { segment, group } => {
-                let gathered = compact::gather(reader, segment, group).map(Box::new);
-                done.slice = Some(Slice::Gathered(gathered));
+            Self::Gather { segment, groups } => {
+                done.slice = Some(Slice::Gathered(compact::gather(reader, segment, groups)));
             }
         }
         done
