@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reading records back: one by position, or all of a segment in order.
 //!
-//! A scan reads headers and metas and seeks over payloads. Damage costs the record it is in:
+//! A scan reads headers and metas and seeks over payloads; where records are small, seeking costs
+//! more than it saves, and many are read at once. Damage costs the record it is in:
 //!
 //! - a bad meta: the header still says where the next record starts;
 //! - a bad header: the scan looks at every 64 B boundary for the next header that is whole, bears
@@ -27,8 +28,11 @@ use crate::record::{
 
 /// Read at once where a record is expected: header and almost every meta.
 const HEAD_BYTES: usize = 1024;
-/// Read at once when looking for the next header, and when hashing payloads.
+/// Read at once where records are small, when looking for the next header, and when hashing
+/// payloads.
 const WINDOW_BYTES: usize = 256 << 10;
+/// Records are small when the last one was shorter. Then a window has several.
+const NEAR_BYTES: u64 = 32 << 10;
 /// What an unreadable disk block costs.
 const BLOCK_BYTES: usize = 4096;
 
@@ -117,10 +121,11 @@ pub fn scan_segment(
     let mut at = range.from.max(SEGMENT_HEADER_BYTES as u64);
     let mut extent = Extent { end: at, last_sequence: range.after_sequence, ..Extent::default() };
     let mut unreadable: Vec<Damage> = Vec::new();
+    let mut window = Window::new(&*segment.file, limit);
     while at < limit {
         let damage = |to, reason| Damage { from: segment.position(at), to, reason };
         let expected = extent.last_sequence + 1..range.before_sequence;
-        match read_head(segment, at, limit, &expected)? {
+        match read_head(segment, &mut window, at, &expected)? {
             Head::Whole(found) => {
                 let sequence = found.header.sequence;
                 // What is missing before it, and it itself, must be sound or have been durable.
@@ -132,7 +137,7 @@ pub fn scan_segment(
                 at = found.end();
                 (extent.end, extent.last_sequence) = (at, sequence);
                 extent.damage.append(&mut unreadable);
-                visit(*found)?;
+                visit(found)?;
             }
             Head::BadMeta(next) => {
                 unreadable.push(damage(next, "its meta is damaged"));
@@ -174,21 +179,55 @@ pub fn survey(segment: &Segment, from: u64, after_sequence: u64) -> Result<u64, 
     Ok(durable)
 }
 
+/// What is where a record is expected.
 enum Head {
-    Whole(Box<FoundRecord>),
+    Whole(FoundRecord),
     BadMeta(u64),
     Lost,
 }
 
+/// Bytes of a segment that were read together, before a limit.
+struct Window<'s> {
+    file: &'s dyn DiskFile,
+    limit: u64,
+    start: u64,
+    bytes: Vec<u8>,
+    /// What was asked for last.
+    last: Option<u64>,
+}
+
+impl<'s> Window<'s> {
+    fn new(file: &'s dyn DiskFile, limit: u64) -> Self {
+        Self { file, limit, start: 0, bytes: Vec::new(), last: None }
+    }
+
+    /// The bytes from `at` on: `len` of them or more, or all before the limit.
+    fn read(&mut self, at: u64, len: usize) -> &[u8] {
+        let rest = usize::try_from(self.limit.saturating_sub(at)).unwrap_or(usize::MAX);
+        let len = len.min(rest);
+        let near = self.last.replace(at).is_some_and(|last| last < at && at - last < NEAR_BYTES);
+        let inside = at.checked_sub(self.start).and_then(|from| usize::try_from(from).ok());
+        let inside = inside.filter(|from| from.saturating_add(len) <= self.bytes.len());
+        let from = inside.unwrap_or_else(|| {
+            let len = if near { WINDOW_BYTES.max(len).min(rest) } else { len };
+            self.start = at;
+            self.bytes.resize(len, 0);
+            read_tolerantly(self.file, at, &mut self.bytes);
+            0
+        });
+        &self.bytes[from..]
+    }
+}
+
 fn read_head(
     segment: &Segment,
+    window: &mut Window<'_>,
     at: u64,
-    limit: u64,
     expected: &Range<u64>,
 ) -> Result<Head, StoreError> {
-    let mut head = vec![0; HEAD_BYTES.min(to_len(limit - at))];
-    read_tolerantly(&*segment.file, at, &mut head);
-    let header = match Header::decode_at(&head, segment.header.tag, at) {
+    let limit = window.limit;
+    let head = window.read(at, HEAD_BYTES);
+    let header = match Header::decode_at(head, segment.header.tag, at) {
         Ok(header) => header,
         Err(HeaderError::Invalid) => return Ok(Head::Lost),
         Err(error @ HeaderError::Unknown { .. }) => {
@@ -200,17 +239,17 @@ fn read_head(
         return Ok(Head::Lost);
     }
     let meta_end = HEADER_BYTES + header.shape.meta_len as usize;
-    if meta_end > head.len() {
-        head.resize(meta_end, 0);
-        read_tolerantly(&*segment.file, at, &mut head);
-    }
-    let body = decode_meta(&header, &head[HEADER_BYTES..meta_end]);
+    let meta = match head.get(HEADER_BYTES..meta_end) {
+        Some(meta) => meta,
+        None => &window.read(at, meta_end)[HEADER_BYTES..meta_end],
+    };
+    let body = decode_meta(&header, meta);
     let at = segment.position(at);
-    Ok(body
-        .map_or(Head::BadMeta(end), |body| Head::Whole(Box::new(FoundRecord { header, body, at }))))
+    Ok(body.map_or(Head::BadMeta(end), |body| Head::Whole(FoundRecord { header, body, at })))
 }
 
-fn decode_meta(header: &Header, meta: &[u8]) -> Option<Body> {
+/// What the meta of a record says, if it is sound.
+pub(super) fn decode_meta(header: &Header, meta: &[u8]) -> Option<Body> {
     let shape = header.shape;
     let tree_len = match header.kind {
         kind if kind.is_shard() => tree::outboard_len(shape.payload_len),
@@ -270,16 +309,16 @@ fn next_header(segment: &Segment, from: u64, limit: u64, expected: &Range<u64>) 
     None
 }
 
-/// Reads what can be read; blocks that cannot stay zero, which no header is.
+/// Reads what can be read; the rest becomes zeros, which no header is.
 fn read_tolerantly(file: &dyn DiskFile, at: u64, buffer: &mut [u8]) {
-    if file.read_at(at, buffer).is_ok() {
+    if let Ok(read) = file.read_at(at, buffer) {
+        buffer[read..].fill(0);
         return;
     }
     for (piece, block) in buffer.chunks_mut(BLOCK_BYTES).enumerate() {
         let offset = at + (piece * BLOCK_BYTES) as u64;
-        if file.read_at(offset, block).is_err() {
-            block.fill(0);
-        }
+        let read = file.read_at(offset, block).unwrap_or(0);
+        block[read..].fill(0);
     }
 }
 
@@ -294,8 +333,9 @@ pub fn read_record(segments: &Segments, at: Position) -> Result<FoundRecord, Sto
     if at.offset >= len {
         return Err(damaged());
     }
-    match read_head(&segment, at.offset, len, &(1..u64::MAX))? {
-        Head::Whole(found) => Ok(*found),
+    let mut window = Window::new(&*segment.file, len);
+    match read_head(&segment, &mut window, at.offset, &(1..u64::MAX))? {
+        Head::Whole(found) => Ok(found),
         Head::BadMeta(_) | Head::Lost => Err(damaged()),
     }
 }
