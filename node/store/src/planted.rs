@@ -37,6 +37,10 @@ pub(crate) enum Bug {
     RestatesUncovered,
     /// Of several segments the newest goes first, and with it the tombstones of what is in others.
     DropsTombstones,
+    /// A footer is used though its checksum does not hold.
+    BelievesFooter,
+    /// A footer is stated before it is durable.
+    StatesUnsyncedFooter,
     /// Segments go although something that lives was begun in them.
     UnlinksAnchored,
 }

@@ -369,6 +369,8 @@ impl Shape {
 /// A record as it goes to disk: its head in one piece, and the payload where it is.
 #[derive(Debug)]
 pub struct Encoded {
+    /// What `head` begins with.
+    pub header: Header,
     /// Header, meta, outboard and the zeros before the payload.
     pub head: Vec<u8>,
     /// Zeros after the payload.
@@ -414,7 +416,7 @@ impl Draft {
         head.extend_from_slice(self.payload.outboard());
         head.resize(start, 0);
         let tail = shape.record_len(offset) - shape.payload_start(offset) - shape.payload_len;
-        Encoded { head, tail_len: to_len(tail) }
+        Encoded { header, head, tail_len: to_len(tail) }
     }
 }
 

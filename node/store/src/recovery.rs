@@ -6,6 +6,7 @@
 //!    before anybody builds on it.
 //! 3. Open the index, or move it away and begin an empty one.
 //! 4. Replay what is newer than the index's mark. Whether a rebuild or one lost second: the same.
+//!    Of a sealed segment with a whole footer it reads that, and no record.
 //!
 //! What could not be read is remembered with the index, for as long as it is this one: a map that
 //! lacks records is good enough to serve from, and no ground to free anything on.
@@ -28,8 +29,9 @@ use crate::index::{Index, Mark, OpenFailure, Overlay, SledIndex, SledOptions};
 use crate::planted::{Bug, has};
 use crate::record::Body;
 use crate::segment::{
-    Damage, Extent, FoundRecord, LogEnd, Predecessor, SEGMENT_HEADER_BYTES, ScanRange, Segment,
-    Segments, Tail, file_name, scan_segment, survey,
+    Damage, FooterCheck, FooterPlace, FoundRecord, LogEnd, Predecessor, SEGMENT_HEADER_BYTES,
+    SEGMENT_VERSION, ScanRange, Segment, Segments, Tail, counted, file_name, scan_segment, survey,
+    visit_segment,
 };
 
 /// Records applied between two writes to the index while replaying.
@@ -52,6 +54,8 @@ struct Span {
     segment: Segment,
     /// As its successor states.
     end: Option<u64>,
+    /// The same.
+    footer: Option<FooterPlace>,
 }
 
 impl Layout {
@@ -71,12 +75,12 @@ impl Layout {
         }
         let ends: HashMap<_, _> = found
             .iter()
-            .map(|segment| (segment.header.previous.number, segment.header.previous.end))
+            .map(|segment| (segment.header.previous.number, segment.header.previous))
             .collect();
         let (mut bad, mut unborn) = (Vec::new(), Vec::new());
         for (number, error) in headless {
             // Whatever is left of its file, a successor knows whether records were in it.
-            let was_used = ends.get(&number).is_some_and(|end| *end > SEGMENT_HEADER_BYTES as u64);
+            let was_used = ends.get(&number).is_some_and(|it| it.end > SEGMENT_HEADER_BYTES as u64);
             if !was_used && is_short(segments, number)? {
                 unborn.push(number);
             } else {
@@ -85,9 +89,20 @@ impl Layout {
         }
         let spans = found
             .into_iter()
-            .map(|segment| Span { end: ends.get(&segment.header.number).copied(), segment })
+            .map(|segment| {
+                let stated = ends.get(&segment.header.number);
+                let (end, footer) = (stated.map(|it| it.end), stated.and_then(|it| it.footer));
+                Span { segment, end, footer }
+            })
             .collect();
         Ok(Self { spans, bad, unborn, number_max: numbers.last().copied().unwrap_or(0) })
+    }
+
+    /// The same, without a look at footers: what the records themselves say.
+    #[must_use]
+    pub fn without_footers(mut self) -> Self {
+        self.spans.iter_mut().for_each(|span| span.footer = None);
+        self
     }
 
     /// Refuses a directory that belongs to another node.
@@ -117,14 +132,14 @@ impl Layout {
             let detail = format!("it follows another log: {mark:?}");
             return Ok(Some(OpenFailure::new("mark", detail)));
         }
-        Ok(match self.unseen(index, &mark) {
-            Ok(None) => None,
-            Ok(Some(number)) => {
+        let unseen = self.unseen(index, &mark).and_then(|unseen| match unseen {
+            Some(number) => {
                 let detail = format!("segment {number} was not readable when it was built");
-                Some(OpenFailure::new("segment", detail))
+                Ok(Some(OpenFailure::new("segment", detail)))
             }
-            Err(error) => Some(OpenFailure::new("error", error.to_string())),
-        })
+            None => self.miscounted(index, &mark),
+        });
+        Ok(unseen.unwrap_or_else(|error| Some(OpenFailure::new("error", error.to_string()))))
     }
 
     /// A segment before the mark with records of which the index has none: it was unreadable, and
@@ -140,6 +155,57 @@ impl Layout {
             }
         }
         Ok(None)
+    }
+
+    /// A segment before the mark with another number of records than its footer says.
+    fn miscounted(
+        &self,
+        index: &dyn Index,
+        mark: &Mark,
+    ) -> Result<Option<OpenFailure>, StoreError> {
+        let catalog = Catalog(index);
+        let gone_through = catalog.gone_through()?;
+        for Span { segment, end, footer } in &self.spans {
+            let (Some(end), Some(footer)) = (*end, *footer) else { continue };
+            let number = segment.header.number;
+            if number <= gone_through || number >= mark.segment {
+                continue;
+            }
+            let records = catalog.segment(number)?.records;
+            let stated = counted(segment, footer, end, |count| count == records);
+            if let Some(stated) = stated.filter(|stated| *stated != records) {
+                let detail = format!(
+                    "it has {records} records of segment {number}, whose footer has {stated}"
+                );
+                return Ok(Some(OpenFailure::new("footer", detail)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Holds each footer against the records of its segment.
+    ///
+    /// # Errors
+    /// When a segment cannot be read at all.
+    pub(crate) fn check_footers(&self) -> Result<CheckedFooters, StoreError> {
+        let mut checked = CheckedFooters::default();
+        for span in &self.spans {
+            let (Some(end), Some(place)) = (span.end, span.footer) else { continue };
+            let mut check = FooterCheck::begin(&span.segment, place, end);
+            scan_segment(&span.segment, self.range(span, Mark::default())?, |found| {
+                check.record(&found.header);
+                Ok(())
+            })?;
+            let number = span.segment.header.number;
+            match check.fault() {
+                None => checked.whole += 1,
+                Some(fault) => {
+                    tracing::warn!(segment = number, %fault, "a segment's footer is damaged");
+                    checked.damaged.push(number);
+                }
+            }
+        }
+        Ok(checked)
     }
 
     fn holds_records(&self, span: &Span) -> Result<bool, StoreError> {
@@ -192,6 +258,15 @@ impl Layout {
     }
 }
 
+/// What became of the footers that are stated.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct CheckedFooters {
+    /// How many say what the records say.
+    pub(crate) whole: u64,
+    /// Segments whose footer does not.
+    pub(crate) damaged: Vec<u32>,
+}
+
 /// Whether the file has no room for records.
 fn is_short(segments: &Segments, number: u32) -> Result<bool, StoreError> {
     let name = file_name(number);
@@ -217,6 +292,8 @@ pub struct Replayed {
     pub records: u64,
     /// Bytes of torn tail in the newest segment.
     pub tail_bytes: u64,
+    /// Segments whose footer was read, and no record.
+    pub footers: u64,
 }
 
 /// Visits every record after a mark, in order, each with the mark that follows it.
@@ -231,21 +308,18 @@ pub fn replay(
     let mut mark = from;
     let lost = |after, before| layout.bad_numbers().any(|bad| after < bad && bad < before);
     let mut replayed = Replayed {
-        end: LogEnd {
-            last: Predecessor { number: 0, end: 0 },
-            open: false,
-            number_max: layout.number_max,
-        },
+        end: LogEnd { last: Predecessor::bare(0, 0), open: false, number_max: layout.number_max },
         mark,
         damage: Vec::new(),
         records: 0,
         tail_bytes: 0,
+        footers: 0,
     };
     for span in layout.spans.iter().filter(|span| span.segment.header.number >= from.segment) {
         let header = span.segment.header;
         mark.lossy |= lost(mark.segment, header.number);
         let range = layout.range(span, mark)?;
-        let extent: Extent = scan_segment(&span.segment, range, |found| {
+        let (extent, by_footer) = visit_segment(&span.segment, span.footer, range, |found| {
             let continues = mark.segment == header.number;
             let expected = if continues { mark.sequence + 1 } else { header.first_sequence };
             mark = Mark {
@@ -261,9 +335,12 @@ pub fn replay(
             visit(found, mark)
         })?;
         mark.lossy |= !extent.damage.is_empty();
-        replayed.end.last = Predecessor { number: header.number, end: extent.end };
+        replayed.footers += u64::from(by_footer);
+        replayed.end.last = Predecessor::bare(header.number, extent.end);
         let is_last = mark.segment == header.number && !layout.is_followed(header.number);
-        replayed.end.open = mark.stopped && is_last && extent.tail_bytes == 0;
+        // What is new in our version of segments has no place in an older one.
+        let is_ours = header.version == SEGMENT_VERSION;
+        replayed.end.open = mark.stopped && is_last && is_ours && extent.tail_bytes == 0;
         replayed.tail_bytes = extent.tail_bytes;
         replayed.damage.extend(extent.damage);
     }

@@ -9,6 +9,9 @@
 //! - Only the newest segment takes records. It is sealed when it is full, when a write or a sync
 //!   on it failed, or when the program starts after anything but an orderly stop. Sealing rewrites
 //!   nothing: the successor's header does it.
+//! - One that is sealed because it is full has a **footer** behind its end: what its records say
+//!   without their payloads, in one piece. The successor's header states where, so it is durable
+//!   before. It is a checked copy; wherever it is not whole, the records themselves are read.
 //! - The header is durable, file and name, before the first record is written. A newest segment
 //!   without a valid header therefore holds nothing, and is removed.
 
@@ -23,10 +26,13 @@ use crate::error::StoreError;
 use crate::planted::{Bug, has};
 use crate::record::Position;
 
+mod footer;
 mod header;
 mod log;
 mod scan;
 
+pub(crate) use self::footer::{FooterCheck, counted};
+pub use self::footer::{FooterPlace, visit_segment};
 pub use self::header::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentHeaderError};
 pub use self::log::Log;
 pub(crate) use self::log::LogEnd;
@@ -35,8 +41,8 @@ pub use self::scan::{
     scan_segment, survey,
 };
 
-/// The version of the segment format that this program writes, and the only one it reads.
-pub const SEGMENT_VERSION: u32 = 1;
+/// The version of the segment format that this program writes; it reads older ones as well.
+pub const SEGMENT_VERSION: u32 = 2;
 
 /// Open files kept for readers; the oldest ones are closed first.
 const OPEN_FILES_MAX: usize = 128;
@@ -216,6 +222,15 @@ pub struct Predecessor {
     pub number: u32,
     /// Where it ends, for ever.
     pub end: u64,
+    /// Its footer, if it was sealed in good order.
+    pub footer: Option<FooterPlace>,
+}
+
+impl Predecessor {
+    /// A segment that ends there and has no footer.
+    pub fn bare(number: u32, end: u64) -> Self {
+        Self { number, end, footer: None }
+    }
 }
 
 #[cfg(test)]

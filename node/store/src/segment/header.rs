@@ -3,7 +3,7 @@
 
 use supernode_protocol::ids::NodeId;
 
-use super::{Predecessor, SEGMENT_VERSION};
+use super::{FooterPlace, Predecessor, SEGMENT_VERSION};
 use crate::record::{read_u32, read_u64};
 
 /// Bytes before the first record.
@@ -16,6 +16,8 @@ const MAGIC: [u8; 8] = *b"SNSEGMNT";
 /// What a segment says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentHeader {
+    /// The version of its format, on which depends what may be in it.
+    pub version: u32,
     /// Its number, which is its name.
     pub number: u32,
     /// The secret that its records repeat.
@@ -48,13 +50,18 @@ impl SegmentHeader {
         let mut copy = [0; COPY_BYTES];
         let mut put = |at: usize, part: &[u8]| copy[at..at + part.len()].copy_from_slice(part);
         put(0, &MAGIC);
-        put(8, &SEGMENT_VERSION.to_le_bytes());
+        put(8, &self.version.to_le_bytes());
         put(12, &self.number.to_le_bytes());
         put(16, &self.tag.to_le_bytes());
         put(24, self.node.as_bytes());
         put(56, &self.first_sequence.to_le_bytes());
         put(64, &self.previous.end.to_le_bytes());
         put(72, &self.previous.number.to_le_bytes());
+        if let Some(footer) = self.previous.footer {
+            put(76, &footer.offset.to_le_bytes());
+            put(84, &footer.len.to_le_bytes());
+            put(92, &footer.crc.to_le_bytes());
+        }
         let crc = crc32c::crc32c(&copy[..124]);
         copy[124..].copy_from_slice(&crc.to_le_bytes());
         let mut block = vec![0; SEGMENT_HEADER_BYTES];
@@ -97,16 +104,26 @@ impl SegmentHeader {
             return Err(SegmentHeaderError::Invalid);
         }
         let version = read_u32(copy, 8);
-        if version != SEGMENT_VERSION {
+        if !(1..=SEGMENT_VERSION).contains(&version) {
             return Err(SegmentHeaderError::Unknown { version });
         }
         let node = NodeId::from_slice(&copy[24..56]).ok_or(SegmentHeaderError::Invalid)?;
+        let footer = FooterPlace {
+            offset: read_u64(copy, 76),
+            len: read_u64(copy, 84),
+            crc: read_u32(copy, 92),
+        };
         Ok(Self {
+            version,
             number: read_u32(copy, 12),
             tag: read_u64(copy, 16),
             node,
             first_sequence: read_u64(copy, 56),
-            previous: Predecessor { end: read_u64(copy, 64), number: read_u32(copy, 72) },
+            previous: Predecessor {
+                end: read_u64(copy, 64),
+                number: read_u32(copy, 72),
+                footer: Some(footer).filter(|footer| version >= 2 && footer.offset > 0),
+            },
         })
     }
 }

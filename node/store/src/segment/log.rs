@@ -6,14 +6,18 @@ use std::sync::Arc;
 
 use supernode_protocol::ids::NodeId;
 
+use super::footer::{FOOTER_ALIGN, FOOTER_BYTES_MAX, FooterDraft, FooterPlace};
 use super::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
-use super::{Predecessor, Segment, Segments, create};
+use super::{Predecessor, SEGMENT_VERSION, Segment, Segments, create};
 use crate::disk::DiskFile;
 use crate::planted::{Bug, has};
-use crate::record::{Draft, Encoded, Position, RECORD_ALIGN, to_len};
+use crate::record::{Draft, Encoded, HEADER_BYTES, Position, RECORD_ALIGN, to_len};
 
 /// Set aside at a time for records to come.
 const RESERVED_BYTES: u64 = 64 << 20;
+/// Bytes of a footer that are written at once. Whole blocks, as writes past the system's memory
+/// copy what they are given.
+const FOOTER_WRITE_BYTES: usize = 1 << 20;
 
 /// Appends records to the newest segment and begins new ones. Owned by the writer alone.
 ///
@@ -38,11 +42,35 @@ struct Active {
     synced: u64,
     /// Blocks up to here are set aside.
     reserved: u64,
+    /// Its footer, as long as that knows all records and is not too large.
+    footer: Option<FooterDraft>,
 }
 
 impl Active {
     fn new(segment: Segment, end: u64) -> Self {
-        Self { segment, end, synced: end, reserved: end }
+        // Of records from before the start nothing is known here.
+        let is_new = end == SEGMENT_HEADER_BYTES as u64;
+        let footer = is_new.then(|| FooterDraft::new(&segment.header, FOOTER_BYTES_MAX));
+        Self { segment, end, synced: end, reserved: end, footer }
+    }
+
+    /// Writes the footer of a segment that takes no more, and makes it durable. One that cannot be
+    /// written is done without: whatever is left of it stands behind the segment's end.
+    fn write_footer(&mut self) -> Option<FooterPlace> {
+        let draft = self.footer.take().filter(|_| self.synced == self.end)?;
+        let bytes = draft.finish()?;
+        let offset = self.end.next_multiple_of(FOOTER_ALIGN);
+        let file = &self.segment.file;
+        let sync = || if has(Bug::StatesUnsyncedFooter) { Ok(()) } else { file.sync_data() };
+        let mut pieces =
+            (offset..).step_by(FOOTER_WRITE_BYTES).zip(bytes.chunks(FOOTER_WRITE_BYTES));
+        let written = pieces.try_for_each(|(at, piece)| file.write_at(at, &[piece]));
+        if let Err(error) = written.and_then(|()| sync()) {
+            let number = self.segment.header.number;
+            tracing::warn!(segment = number, %error, "a segment is left without a footer");
+            return None;
+        }
+        Some(FooterPlace { offset, len: bytes.len() as u64, crc: crc32c::crc32c(&bytes) })
     }
 }
 
@@ -51,7 +79,7 @@ impl Active {
 pub(crate) struct LogEnd {
     /// The newest segment with records, and where they end.
     pub(crate) last: Predecessor,
-    /// Whether it may take more records (it ends with an orderly stop).
+    /// Whether it may take more records (it ends with an orderly stop and is of our version).
     pub(crate) open: bool,
     /// The highest number of any segment file.
     pub(crate) number_max: u32,
@@ -141,8 +169,9 @@ impl Log {
         let mut offset = active.end;
         let mut encoded: Vec<(Encoded, &Draft)> = Vec::new();
         for draft in drafts {
-            encoded.push((draft.encode(active.segment.header.tag, offset), draft));
-            offset += draft.shape().record_len(offset);
+            let record = draft.encode(active.segment.header.tag, offset);
+            offset += record.header.shape.record_len(offset);
+            encoded.push((record, draft));
         }
         let zeros = vec![0; to_len(RECORD_ALIGN)];
         let parts: Vec<&[u8]> = encoded
@@ -156,6 +185,11 @@ impl Log {
             Ok(()) => {
                 let written = offset - active.end;
                 active.end = offset;
+                for (record, _) in &encoded {
+                    let meta =
+                        &record.head[HEADER_BYTES..][..record.header.shape.meta_len as usize];
+                    active.footer.take_if(|footer| !footer.add(&record.header, meta));
+                }
                 Ok(written)
             }
             Err(error) => {
@@ -189,15 +223,20 @@ impl Log {
         }
     }
 
-    /// Begins a new segment; the open one, if any, must be synced.
+    /// Begins a new segment; the open one, if any, must be synced, and gets its footer.
     ///
     /// # Errors
     /// The log then has no open segment; the next attempt takes another number.
     pub(crate) fn rotate(&mut self, first_sequence: u64) -> io::Result<()> {
-        self.close();
+        if let Some(active) = self.active.as_mut() {
+            let footer = active.write_footer();
+            self.close();
+            self.previous.footer = footer;
+        }
         let number = self.number_max.checked_add(1).ok_or(io::ErrorKind::StorageFull)?;
         let disk = Arc::clone(self.segments.disk());
         let header = SegmentHeader {
+            version: SEGMENT_VERSION,
             number,
             tag: disk.nonce()?,
             node: self.node,
@@ -224,17 +263,15 @@ impl Log {
 
     /// Where the next record goes.
     pub(crate) fn end(&self) -> Predecessor {
-        self.active.as_ref().map_or(self.previous, |active| Predecessor {
-            number: active.segment.header.number,
-            end: active.end,
+        self.active.as_ref().map_or(self.previous, |active| {
+            Predecessor::bare(active.segment.header.number, active.end)
         })
     }
 
     fn close(&mut self) {
         if let Some(active) = self.active.take() {
             give_back_reserved(&*active.segment.file);
-            self.previous =
-                Predecessor { number: active.segment.header.number, end: active.synced };
+            self.previous = Predecessor::bare(active.segment.header.number, active.synced);
         }
     }
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use supernode_protocol::ids::{Cid, NodeId, UploadId};
 
-use super::{Extent, SEGMENT_HEADER_BYTES, SegmentHeaderError, number_of, scan_segment, survey};
+use super::{Extent, FooterPlace, SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentHeaderError};
 use super::{Log, LogEnd, Predecessor, ScanRange, SegmentHeader, Segments, Tail, file_name};
+use super::{number_of, scan_segment, survey};
 use crate::disk::{Disk, SimDisk};
 use crate::error::StoreError;
 use crate::record::{Body, Draft, Holder, Payload};
@@ -17,7 +18,7 @@ const NODE: NodeId = NodeId::from_bytes([3; 32]);
 
 fn new_log(disk: &SimDisk) -> (Log, Arc<Segments>) {
     let segments = Arc::new(Segments::new(Arc::new(disk.clone())));
-    let end = LogEnd { last: Predecessor { number: 0, end: 0 }, open: false, number_max: 0 };
+    let end = LogEnd { last: Predecessor::bare(0, 0), open: false, number_max: 0 };
     let mut log = Log::resume(Arc::clone(&segments), NODE, 1 << 20, end).expect("nothing to open");
     log.rotate(1).expect("a sound disk");
     (log, segments)
@@ -168,12 +169,14 @@ fn a_stated_end_is_the_end() {
 
 #[test]
 fn one_good_copy_of_a_segment_header_is_enough() {
+    let footer = FooterPlace { offset: 12_288, len: 77, crc: 5 };
     let header = SegmentHeader {
+        version: SEGMENT_VERSION,
         number: 5,
         tag: 77,
         node: NODE,
         first_sequence: 9,
-        previous: Predecessor { number: 4, end: 8192 },
+        previous: Predecessor { footer: Some(footer), ..Predecessor::bare(4, 8192) },
     };
     let good = header.encode();
     assert_eq!(good.len(), SEGMENT_HEADER_BYTES);
