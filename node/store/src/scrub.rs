@@ -2,7 +2,8 @@
 //! Reads everything that is kept, from the disk itself, before somebody needs it.
 //!
 //! - A **pass** goes through the segments in order: every record's header and meta, both copies of
-//!   every segment's header, and the bytes and hash tree of every shard and block that is kept.
+//!   every segment's header, its footer, which must say what the records say, and the bytes and
+//!   hash tree of every shard and block that is kept.
 //!   What is dead is passed over: it may be a hole.
 //! - Damage is set aside as by any reader ([`crate::reader`]) and told to whoever listens
 //!   ([`crate::Store::damage`]); it is remembered over restarts and looked at first.
@@ -31,7 +32,10 @@ use crate::index::Mark;
 use crate::metrics::Counters;
 use crate::reader::Reader;
 use crate::record::Position;
-use crate::segment::{FoundRecord, SEGMENT_HEADER_BYTES, ScanRange, Segment, Tail, scan_segment};
+use crate::segment::{
+    FooterCheck, FoundRecord, Predecessor, SEGMENT_HEADER_BYTES, ScanRange, Segment, Tail,
+    scan_segment,
+};
 
 /// Where the position is kept.
 const FILE: &str = "scrub.json";
@@ -123,7 +127,8 @@ pub struct ScrubStatus {
     pub verified: u64,
     /// Their bytes.
     pub verified_bytes: u64,
-    /// Shards, blocks and stretches of the log that are damaged.
+    /// Shards, blocks, stretches of the log, and copies of what it says (headers of segments,
+    /// footers) that are damaged.
     pub damaged: u64,
     /// Shards, blocks and segments that the disk would not read.
     pub unreadable: u64,
@@ -434,7 +439,8 @@ impl Scrubber {
                     // is sure.
                     let mut later = numbers[position + 1..].iter();
                     let next = later.find_map(|next| segments.segment(*next).ok());
-                    self.segment(&segment, range(&segment, next.as_ref(), mark, from))?;
+                    let stated = stated(&segment, next.as_ref());
+                    self.segment(&segment, range(&segment, next.as_ref(), mark, from), stated)?;
                 }
                 Err(error) => self.unreadable_segment(number, 0, &error)?,
             }
@@ -459,10 +465,20 @@ impl Scrubber {
         Ok(())
     }
 
-    fn segment(&mut self, segment: &Segment, range: ScanRange) -> Result<(), Stop> {
+    fn segment(
+        &mut self,
+        segment: &Segment,
+        range: ScanRange,
+        stated: Option<Predecessor>,
+    ) -> Result<(), Stop> {
         let segment = segment.cold();
         if range.from == 0 {
             self.headers(&segment);
+        }
+        let mut footer = None;
+        if let Some((place, end)) = stated.and_then(|it| Some((it.footer?, it.end))) {
+            footer = Some(FooterCheck::begin(&segment, place, end));
+            self.owe(place.len);
         }
         let mut expected = range.from.max(SEGMENT_HEADER_BYTES as u64);
         let mut stop = Ok(());
@@ -472,12 +488,18 @@ impl Scrubber {
                 self.damaged_range(found.at.segment, expected..found.at.offset);
             }
             expected = found.end();
+            footer.iter_mut().for_each(|footer| footer.record(&found.header));
             stop = self.record(&found);
             let goes_on = stop.is_ok();
             goes_on.then_some(()).ok_or_else(|| StoreError::stopped("the scrub stops here"))
         });
         stop?;
         let number = segment.header.number;
+        if let Some(fault) = footer.as_ref().and_then(FooterCheck::fault) {
+            // Nothing is lost with it: it says what the records say.
+            tracing::warn!(segment = number, %fault, "a segment's footer is damaged");
+            self.shared.state.lock().progress.status.damaged += 1;
+        }
         match outcome {
             Ok(extent) => {
                 let ends = extent.damage.iter().map(|damage| damage.to).max();
@@ -602,11 +624,16 @@ impl Scrubber {
         }
     }
 
-    /// Waits as the pace and the operator want it; ends with the handle.
-    fn keep_going(&mut self, read: u64) -> Result<(), Stop> {
+    /// Notes what was read, for the pace.
+    fn owe(&mut self, read: u64) {
         if let Some(nanos) = (read * 1_000_000_000).checked_div(self.config.bytes_per_sec) {
             self.debt += Duration::from_nanos(nanos);
         }
+    }
+
+    /// Waits as the pace and the operator want it; ends with the handle.
+    fn keep_going(&mut self, read: u64) -> Result<(), Stop> {
+        self.owe(read);
         let is_paused = self.shared.state.lock().progress.status.state == ScrubState::Paused;
         // A pause outlives whatever ends this process.
         if is_paused || self.saved.elapsed() >= SAVE_INTERVAL {
@@ -640,11 +667,16 @@ impl Scrubber {
     }
 }
 
+/// What its successor says of a segment.
+fn stated(segment: &Segment, next: Option<&Segment>) -> Option<Predecessor> {
+    let previous = next.map(|next| next.header.previous);
+    previous.filter(|previous| previous.number == segment.header.number)
+}
+
 /// What of a segment holds records for certain.
 fn range(segment: &Segment, next: Option<&Segment>, mark: Mark, from: u64) -> ScanRange {
     let number = segment.header.number;
-    let stated = next.map(|next| next.header.previous).filter(|previous| previous.number == number);
-    let tail = match stated {
+    let tail = match stated(segment, next) {
         _ if number == mark.segment => Tail::Stated(mark.end),
         Some(previous) => Tail::Stated(previous.end),
         None => Tail::Open { durable: u64::MAX },
