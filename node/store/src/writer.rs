@@ -583,6 +583,8 @@ mod deal_tests;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
+mod footer_tests;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod model;

@@ -446,3 +446,6 @@ impl<'s> FooterCheck<'s> {
         self.entries.as_ref().err().copied()
     }
 }
+
+#[cfg(test)]
+mod tests;

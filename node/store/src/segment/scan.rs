@@ -315,10 +315,14 @@ fn read_tolerantly(file: &dyn DiskFile, at: u64, buffer: &mut [u8]) {
         buffer[read..].fill(0);
         return;
     }
-    for (piece, block) in buffer.chunks_mut(BLOCK_BYTES).enumerate() {
-        let offset = at + (piece * BLOCK_BYTES) as u64;
-        let read = file.read_at(offset, block).unwrap_or(0);
-        block[read..].fill(0);
+    // A bad block is to cost no byte of its neighbours.
+    let lead = to_len(at.next_multiple_of(BLOCK_BYTES as u64) - at).min(buffer.len());
+    let (first, blocks) = buffer.split_at_mut(lead);
+    let mut offset = at;
+    for piece in std::iter::once(first).chain(blocks.chunks_mut(BLOCK_BYTES)) {
+        let read = file.read_at(offset, piece).unwrap_or(0);
+        piece[read..].fill(0);
+        offset += piece.len() as u64;
     }
 }
 

@@ -1,22 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Scans over damaged, torn, forged and foreign bytes.
 
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use supernode_protocol::ids::{Cid, NodeId, UploadId};
 
 use super::{Extent, FooterPlace, SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentHeaderError};
 use super::{Log, LogEnd, Predecessor, ScanRange, SegmentHeader, Segments, Tail, file_name};
-use super::{number_of, scan_segment, survey};
-use crate::disk::{Disk, SimDisk};
+use super::{Segment, number_of, scan_segment, survey};
+use crate::disk::{Disk, DiskFile, SimDisk};
 use crate::error::StoreError;
 use crate::record::{Body, Draft, Holder, Payload};
 use crate::recovery::Layout;
 
 const NODE: NodeId = NodeId::from_bytes([3; 32]);
 
-fn new_log(disk: &SimDisk) -> (Log, Arc<Segments>) {
+pub(super) fn new_log(disk: &SimDisk) -> (Log, Arc<Segments>) {
     let segments = Arc::new(Segments::new(Arc::new(disk.clone())));
     let end = LogEnd { last: Predecessor::bare(0, 0), open: false, number_max: 0 };
     let mut log = Log::resume(Arc::clone(&segments), NODE, 1 << 20, end).expect("nothing to open");
@@ -25,7 +27,7 @@ fn new_log(disk: &SimDisk) -> (Log, Arc<Segments>) {
 }
 
 /// A block record with `len` bytes of payload, written as if all before `durable` was synced.
-fn block(sequence: u64, durable: u64, len: usize) -> Draft {
+pub(super) fn block(sequence: u64, durable: u64, len: usize) -> Draft {
     let byte = u8::try_from(sequence).expect("few records");
     carrying(sequence, durable, vec![byte; len].into())
 }
@@ -39,6 +41,55 @@ fn carrying(sequence: u64, durable: u64, bytes: Bytes) -> Draft {
         id: *Cid::of(&bytes).as_bytes(),
         body: Body::Block(holder),
         payload: Payload::Block(bytes),
+    }
+}
+
+/// A file with something done to each read.
+pub(super) struct Hooked<F> {
+    file: Arc<dyn DiskFile>,
+    hook: F,
+}
+
+impl<F: Fn(u64, &mut [u8]) -> io::Result<()> + Send + Sync + 'static> Hooked<F> {
+    /// A segment whose reads go through `hook`.
+    pub(super) fn over(segment: &Segment, hook: F) -> Segment {
+        let file = Arc::clone(&segment.file);
+        Segment { header: segment.header, file: Arc::new(Self { file, hook }) }
+    }
+}
+
+impl<F: Fn(u64, &mut [u8]) -> io::Result<()> + Send + Sync> DiskFile for Hooked<F> {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(offset, buffer)?;
+        (self.hook)(offset, buffer).map(|()| read)
+    }
+
+    fn read_cold_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        self.file.write_at(offset, parts)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.file.reserve(offset, len)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.file.truncate(len)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.file.punch(offset, len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
     }
 }
 
@@ -165,6 +216,58 @@ fn a_stated_end_is_the_end() {
     let drafts: Vec<_> = (1..=3).map(|sequence| block(sequence, sequence - 1, 10)).collect();
     let (disk, offsets) = segment_of(&drafts);
     assert_eq!(scan(&disk, Tail::Stated(offsets[2])).0, [1, 2]);
+}
+
+/// Numbers that a scan finds through `hook`, and how many reads and bytes it took.
+fn scan_hooked(
+    disk: &SimDisk,
+    hook: impl Fn(u64, &mut [u8]) -> io::Result<()> + Send + Sync + 'static,
+) -> (Vec<u64>, u64, u64) {
+    let segment = Segments::new(Arc::new(disk.clone())).segment(1).expect("a readable header");
+    let figures = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+    let counts = Arc::clone(&figures);
+    let counting = move |offset: u64, buffer: &mut [u8]| {
+        counts[0].fetch_add(1, Ordering::Relaxed);
+        counts[1].fetch_add(buffer.len() as u64, Ordering::Relaxed);
+        hook(offset, buffer)
+    };
+    let mut found = Vec::new();
+    let tail = Tail::Open { durable: u64::MAX };
+    let range = ScanRange { from: 0, tail, after_sequence: 0, before_sequence: u64::MAX };
+    scan_segment(&Hooked::over(&segment, counting), range, |record| {
+        found.push(record.header.sequence);
+        Ok(())
+    })
+    .expect("a readable file");
+    let [reads, bytes] = [0, 1].map(|which: usize| figures[which].load(Ordering::Relaxed));
+    (found, reads, bytes)
+}
+
+#[test]
+fn small_records_are_read_together_and_large_ones_are_passed_over() {
+    let small: Vec<_> = (1..=250).map(|sequence| block(sequence, sequence - 1, 500)).collect();
+    let (found, reads, _) = scan_hooked(&segment_of(&small).0, |_, _| Ok(()));
+    assert_eq!(found.len(), 250);
+    assert!(reads <= 3, "{reads} reads for 250 records");
+    let large: Vec<_> = (1..=9).map(|sequence| block(sequence, sequence - 1, 99_000)).collect();
+    let (found, reads, bytes) = scan_hooked(&segment_of(&large).0, |_, _| Ok(()));
+    assert_eq!(found.len(), 9);
+    assert!(reads <= 12 && bytes < 20_000, "{reads} reads of {bytes} bytes for 9 records");
+}
+
+#[test]
+fn a_block_that_cannot_be_read_costs_what_begins_in_it() {
+    let drafts: Vec<_> = (1..=250).map(|sequence| block(sequence, sequence - 1, 500)).collect();
+    let (disk, offsets) = segment_of(&drafts);
+    let bad = 20_480..24_576;
+    let is_lost = |offset: &u64| bad.contains(offset) || bad.contains(&(offset + 145));
+    let lost = offsets.iter().filter(|offset| is_lost(offset)).count();
+    let bad = bad.clone();
+    let (found, ..) = scan_hooked(&disk, move |offset, buffer| {
+        let is_bad = offset < bad.end && offset + buffer.len() as u64 > bad.start;
+        if is_bad { Err(io::Error::other("a bad block")) } else { Ok(()) }
+    });
+    assert!(lost > 3 && found.len() == 250 - lost, "{lost} begin there, {found:?}");
 }
 
 #[test]

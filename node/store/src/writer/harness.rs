@@ -242,6 +242,10 @@ pub struct Lab {
     index_at_boot: Arc<MemoryIndex>,
     /// A slice whose outcome the writer has not heard of yet.
     outstanding: Option<Reclaimed>,
+    /// Footers that the last start read.
+    pub footers: u64,
+    /// Footers were damaged on purpose.
+    pub rotten_footers: bool,
     /// Holes made and segments removed so far.
     pub punched: usize,
     pub unlinked: usize,
@@ -261,11 +265,19 @@ pub fn config() -> StoreConfig {
     }
 }
 
+/// What a start gives.
+struct Booted {
+    writer: Writer,
+    reader: Arc<Reader>,
+    index: Arc<MemoryIndex>,
+    footers: u64,
+}
+
 fn boot(
     disk: &SimDisk,
     index: &Arc<MemoryIndex>,
     config: &StoreConfig,
-) -> Result<(Writer, Arc<Reader>, Arc<MemoryIndex>), StoreError> {
+) -> Result<Booted, StoreError> {
     let source = MemorySource(Mutex::new(Arc::clone(index)));
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     let relaxed = config.acknowledges_early();
@@ -280,7 +292,8 @@ fn boot(
         on_event: Box::new(drop),
     };
     let writer = Writer::new(parts, &recovered)?;
-    Ok((writer, reader, source.0.into_inner()))
+    let (index, footers) = (source.0.into_inner(), recovered.replayed.footers);
+    Ok(Booted { writer, reader, index, footers })
 }
 
 fn read_log(disk: &SimDisk, mut visit: impl FnMut(FoundRecord)) {
@@ -300,7 +313,8 @@ impl Lab {
 
     pub fn with_config(seed: u64, config: StoreConfig) -> Self {
         let disk = SimDisk::new(seed);
-        let (writer, reader, index) = boot(&disk, &Arc::default(), &config).expect("an empty disk");
+        let booted = boot(&disk, &Arc::default(), &config).expect("an empty disk");
+        let Booted { writer, reader, index, .. } = booted;
         Self {
             world: World::new(),
             model: Model::new(),
@@ -311,6 +325,8 @@ impl Lab {
             index_at_boot: Arc::new(index.snapshot()),
             index,
             outstanding: None,
+            footers: 0,
+            rotten_footers: false,
             punched: 0,
             unlinked: 0,
             gathered: 0,
@@ -463,7 +479,17 @@ impl Lab {
         self.model.now = self.model.recorded.max(self.writer.now());
         assert_eq!(self.writer.now(), self.model.recorded, "seed {}: time", self.seed);
         assert!(self.writer.reclaiming.is_whole, "seed {}: a crash is no damage", self.seed);
+        self.check_footers();
         self.compare();
+    }
+
+    /// A footer that is stated is whole, and says what the records say.
+    fn check_footers(&self) {
+        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        let layout = Layout::read(&Segments::new(disk)).expect("readable headers");
+        let footers = layout.check_footers().expect("a readable log");
+        let is_sound = self.rotten_footers || footers.damaged.is_empty();
+        assert!(is_sound, "seed {}: a footer was stated and is not whole: {footers:?}", self.seed);
     }
 
     /// Restarts after a power cut; the model knows nothing of what was done.
@@ -486,9 +512,9 @@ impl Lab {
 
     fn boot(&mut self) {
         let booted = boot(&self.disk, &self.index, &self.config);
-        let (writer, reader, index) =
+        let Booted { writer, reader, index, footers } =
             booted.unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
-        (self.writer, self.reader, self.index) = (writer, reader, index);
+        (self.writer, self.reader, self.index, self.footers) = (writer, reader, index, footers);
         self.index_at_boot = Arc::new(self.index.snapshot());
     }
 
@@ -565,6 +591,12 @@ impl Lab {
     /// Store, log and model say the same, and every byte is readable.
     pub fn compare(&self) {
         self.compare_live();
+        self.compare_log();
+        self.read_everything();
+    }
+
+    /// The map is what the records themselves say.
+    pub fn compare_log(&self) {
         let (seed, overlay) = (self.seed, self.reader.overlay());
         let mut log = MapKv::default();
         read_log(&self.disk, |found| {
@@ -575,7 +607,6 @@ impl Lab {
             assert_eq!(Some(value), replayed, "seed {seed}: index and log differ at {key:?}");
         }
         assert!(log.0.is_empty(), "seed {seed}: the index lacks {:?}", log.0);
-        self.read_everything();
     }
 
     /// Readers see what the model says, and figures and references hold.

@@ -9,6 +9,7 @@ use super::crash_tests::{
 };
 use super::damage_tests::read_misplaced;
 use super::fault_tests::fail_syncs;
+use super::footer_tests::{cut_while_sealing, rebuild_from_rotten_footers};
 use crate::planted::{Bug, plant};
 
 /// Seeds that it may take.
@@ -117,6 +118,16 @@ fn a_restart_notices_a_group_that_was_said_again_in_part() {
 #[test]
 fn a_crash_notices_tombstones_that_went_before_what_they_stand_on() {
     assert_noticed(Bug::DropsTombstones, life_with_many_ends, "a walk: ");
+}
+
+#[test]
+fn a_rotten_footer_notices_that_it_was_believed() {
+    assert_noticed(Bug::BelievesFooter, rebuild_from_rotten_footers, "store and model");
+}
+
+#[test]
+fn a_crash_notices_a_footer_that_was_stated_too_early() {
+    assert_noticed(Bug::StatesUnsyncedFooter, cut_while_sealing, "stated and is not whole");
 }
 
 #[test]
