@@ -61,7 +61,9 @@ fn nothing_is_freed_on_the_word_of_a_map_that_lacks_records() {
     let mut lab = pinned(1);
     let commits = lab.records(Kind::Commit);
     commits.iter().for_each(|at| lab.flip_record(*at));
+    lab.stated_footers().into_iter().for_each(|footer| lab.flip_footer(footer, 400));
     lab.restart_damaged(IndexFate::Lost);
+    assert!(!lab.writer.reclaiming.is_whole);
     wait(&mut lab);
     // The index fits from now on, and still lacks the commits.
     lab.restart_damaged(IndexFate::Kept);
@@ -69,6 +71,20 @@ fn nothing_is_freed_on_the_word_of_a_map_that_lacks_records() {
     assert!(is_readable(&lab, 0..3), "under an upload, as far as anybody can tell");
     commits.iter().for_each(|at| lab.flip_record(*at));
     lab.restart_damaged(IndexFate::Lost);
+    wait(&mut lab);
+    assert_pinned(&lab);
+}
+
+#[test]
+fn a_map_that_a_footer_completes_lacks_nothing() {
+    let mut lab = pinned(1);
+    (0..10).for_each(|_| lab.run(&[Action::KeepSpan { object: LARGE, group: 0, len: 2999 }]));
+    let commits = lab.records(Kind::Commit);
+    let sealed: Vec<_> = lab.stated_footers().iter().map(|(number, _)| *number).collect();
+    assert!(commits.iter().all(|at| sealed.contains(&at.segment)), "{commits:?}");
+    commits.iter().for_each(|at| lab.flip_record(*at));
+    lab.restart_damaged(IndexFate::Lost);
+    assert!(lab.writer.reclaiming.is_whole);
     wait(&mut lab);
     assert_pinned(&lab);
 }

@@ -8,7 +8,7 @@ use super::harness::{Action, IndexFate, LARGE, Lab};
 use crate::disk::{Disk, Fault};
 use crate::record::Kind;
 use crate::sample::Terms;
-use crate::segment::{FooterPlace, SEGMENT_VERSION, SegmentHeader, file_name};
+use crate::segment::{SEGMENT_VERSION, SegmentHeader, file_name};
 
 /// Several segments that were sealed because they were full.
 fn sealed(seed: u64) -> Lab {
@@ -26,26 +26,11 @@ fn script(lab: &Lab) -> Vec<Vec<Action>> {
     actions.chunks(3).map(<[Action]>::to_vec).collect()
 }
 
-/// The footers that are stated, by segment.
-fn stated(lab: &Lab) -> Vec<(u32, FooterPlace)> {
-    let segments = lab.reader.segments();
-    let numbers = segments.numbers().expect("a directory in memory");
-    let headers = numbers.iter().filter_map(|number| segments.segment(*number).ok());
-    let previous = headers.map(|segment| segment.header.previous);
-    previous.filter_map(|previous| Some((previous.number, previous.footer?))).collect()
-}
-
-/// Flips a bit of a footer; the second time restores it.
-fn flip(lab: &Lab, (segment, place): (u32, FooterPlace), bit: u64) {
-    let at = usize::try_from(place.offset + bit / 8).expect("a small file");
-    lab.disk.corrupt(&file_name(segment), at, 1 << (bit % 8));
-}
-
 #[test]
 fn a_rebuild_reads_the_footers_of_what_was_sealed() {
     for seed in 0..4 {
         let mut lab = sealed(seed);
-        let footers = stated(&lab).len();
+        let footers = lab.stated_footers().len();
         assert!(footers >= 3, "seed {seed}: {footers} footers");
         lab.restart(true, IndexFate::Lost);
         assert_eq!(lab.footers, footers as u64, "seed {seed}");
@@ -65,8 +50,8 @@ fn a_rebuild_reads_the_footers_of_what_was_sealed() {
 pub(super) fn rebuild_from_rotten_footers(seed: u64) {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut lab = sealed(seed);
-    for footer in stated(&lab) {
-        flip(&lab, footer, random.random_range(0..footer.1.len * 8));
+    for footer in lab.stated_footers() {
+        lab.flip_footer(footer, random.random_range(0..footer.1.len * 8));
     }
     lab.rotten_footers = true;
     lab.restart(false, IndexFate::Lost);
@@ -106,7 +91,7 @@ fn the_power_may_go_at_any_step_of_sealing() {
 fn a_footer_that_cannot_be_written_costs_nothing_but_itself() {
     let (whole, steps) = {
         let lab = sealed(2);
-        (stated(&lab).len(), lab.disk.counts())
+        (lab.stated_footers().len(), lab.disk.counts())
     };
     let faults = (0..steps.0).map(Fault::Sync).chain((0..steps.1).map(Fault::Write));
     let mut without = 0;
@@ -114,7 +99,7 @@ fn a_footer_that_cannot_be_written_costs_nothing_but_itself() {
         let mut lab = Lab::new(2);
         lab.inject(fault);
         script(&lab).iter().for_each(|batch| drop(lab.perform(batch)));
-        without += u32::from(stated(&lab).len() < whole);
+        without += u32::from(lab.stated_footers().len() < whole);
         lab.compare_log();
         lab.restart_without_model();
         lab.compare_log();
@@ -125,18 +110,18 @@ fn a_footer_that_cannot_be_written_costs_nothing_but_itself() {
 #[test]
 fn an_index_that_lacks_a_record_of_a_sealed_segment_is_built_anew() {
     let mut lab = sealed(4);
-    let footers = stated(&lab);
+    let footers = lab.stated_footers();
     let commit = lab.records(Kind::Commit)[0];
     let footer = *footers.iter().find(|(number, _)| *number == commit.segment).expect("sealed");
     // Without footer and header there is no such record.
-    flip(&lab, footer, 300);
+    lab.flip_footer(footer, 300);
     lab.flip_record(commit);
     lab.rotten_footers = true;
     lab.restart_damaged(IndexFate::Lost);
     let lacking = lab.reader.catalog().usage().expect("a sound index").records;
     lab.restart_damaged(IndexFate::Kept);
     assert_eq!(lab.footers, 0, "what the footer says is not to be believed");
-    flip(&lab, footer, 300);
+    lab.flip_footer(footer, 300);
     lab.restart_damaged(IndexFate::Kept);
     assert_eq!(
         lab.footers,
@@ -185,7 +170,7 @@ fn segments_of_version_1_are_read_and_never_continued() {
         assert!(versions[..old].iter().all(|version| *version == 1), "{versions:?}");
         assert!(versions.len() > old + 1, "{versions:?}");
         assert!(versions[old..].iter().all(|version| *version == 2), "{versions:?}");
-        let footers = stated(&lab);
+        let footers = lab.stated_footers();
         assert!(!footers.is_empty(), "what is sealed now has a footer");
         assert!(footers.iter().all(|(number, _)| !numbers.contains(number)), "{footers:?}");
         lab.restart(true, IndexFate::Lost);

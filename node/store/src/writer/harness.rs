@@ -28,7 +28,7 @@ use crate::reader::Reader;
 use crate::record::{Kind, Position, Span};
 use crate::recovery::{IndexSource, Layout, Recovery, entry_of, replay};
 use crate::sample::{Client, Object, Recipe, Terms, object};
-use crate::segment::{FoundRecord, Segments, file_name};
+use crate::segment::{FooterPlace, FoundRecord, Segments, file_name};
 
 /// The object whose shards have whole disk blocks inside.
 pub const LARGE: usize = 3;
@@ -537,6 +537,21 @@ impl Lab {
         let kept = kept.expect("it is here");
         let offset = usize::try_from(kept.at.offset + kept.payload_start).expect("a small file");
         self.disk.corrupt(&file_name(kept.at.segment), offset, 1);
+    }
+
+    /// The footers that are stated, and their segments.
+    pub fn stated_footers(&self) -> Vec<(u32, FooterPlace)> {
+        let segments = self.reader.segments();
+        let numbers = segments.numbers().expect("a directory in memory");
+        let headers = numbers.iter().filter_map(|number| segments.segment(*number).ok());
+        let previous = headers.map(|segment| segment.header.previous);
+        previous.filter_map(|previous| Some((previous.number, previous.footer?))).collect()
+    }
+
+    /// Flips a bit of a footer; the second time restores it.
+    pub fn flip_footer(&self, (segment, place): (u32, FooterPlace), bit: u64) {
+        let at = usize::try_from(place.offset + bit / 8).expect("a small file");
+        self.disk.corrupt(&file_name(segment), at, 1 << (bit % 8));
     }
 
     /// Where the records of a kind are.
