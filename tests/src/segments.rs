@@ -3,8 +3,9 @@
 //! of the node's: what a test holds the node's own word against.
 //!
 //! It is strict. Records must follow each other without a gap in place or number, up to the end
-//! that the next segment states; only the newest segment may have a torn end. Whatever else is not
-//! as the page says is an error, which names segment and offset.
+//! that the next segment states, and a footer that it states must say what they say; only the
+//! newest segment may have a torn end. Whatever else is not as the page says is an error, which
+//! names segment and offset.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 mod bytes;
 
-use self::bytes::{Fields, Postcard, crc32c};
+use self::bytes::{Fields, Postcard, crc32c, put_number};
 
 const HEADER_BYTES: u64 = 8192;
 const COPY_BYTES: u64 = 4096;
@@ -125,15 +126,20 @@ struct Segment {
     path: PathBuf,
     number: u64,
     tag: u64,
+    first: u64,
     previous: u64,
     previous_end: u64,
+    /// Offset, length and checksum of the previous one's footer.
+    previous_footer: Option<[u64; 3]>,
 }
 
 /// A record's header.
 struct Header {
     kind: u8,
     sequence: u64,
+    seconds: u64,
     unsynced: u64,
+    outboard_len: u64,
     id: Hash,
     meta: Vec<u8>,
     payload: Payload,
@@ -168,13 +174,17 @@ impl Log {
     /// Whatever is not as the format says.
     pub fn read(directory: &Path) -> Result<Self, String> {
         let segments = segments(directory)?;
-        let ends: HashMap<u64, u64> =
-            segments.iter().map(|it| (it.previous, it.previous_end)).collect();
+        let successors: HashMap<u64, &Segment> =
+            segments.iter().map(|it| (it.previous, it)).collect();
         let newest = segments.last().map(|it| it.number);
         let mut log = Self::default();
         for segment in &segments {
-            let found = match ends.get(&segment.number) {
-                Some(end) => segment.records(Some(*end))?,
+            let found = match successors.get(&segment.number) {
+                Some(next) => {
+                    let found = segment.records(Some(next.previous_end))?;
+                    segment.check_footer(next, &found)?;
+                    found
+                }
                 None if Some(segment.number) == newest => segment.whole(segment.records(None)?)?,
                 // Begun, and given up before its first record: its successor follows another one.
                 None => segment.records(Some(HEADER_BYTES))?,
@@ -244,14 +254,18 @@ impl Segment {
             let mut fields = Fields(&copy[8..]);
             let (version, number, tag) = (fields.u32(), fields.u32(), fields.u64());
             let named = path.file_stem().is_some_and(|name| *name == *format!("{number:010}"));
-            if version != 1 || !named {
+            if !(1..=2).contains(&version) || !named {
                 return Err(format!("{}: segment {number} of version {version}", path.display()));
             }
             let _node = fields.take(32);
-            let _first = fields.u64();
+            let first = fields.u64();
             let (previous_end, previous) = (fields.u64(), fields.u32());
+            let footer = [fields.u64(), fields.u64(), fields.u32()];
+            let previous_footer = Some(footer).filter(|footer| version >= 2 && footer[0] > 0);
             let path = path.to_owned();
-            return Ok(Some(Self { path, number, tag, previous, previous_end }));
+            let segment =
+                Self { path, number, tag, first, previous, previous_end, previous_footer };
+            return Ok(Some(segment));
         }
         Ok(None)
     }
@@ -275,6 +289,48 @@ impl Segment {
         }
     }
 
+    /// A footer that the next segment states is, to the byte, what these records make.
+    fn check_footer(&self, next: &Self, records: &[Header]) -> Result<(), String> {
+        let Some([offset, len, crc]) = next.previous_footer else { return Ok(()) };
+        let expected = self.footer(records);
+        let mut bytes = vec![0; usize::try_from(len).map_err(|error| error.to_string())?];
+        let file = File::open(&self.path).map_err(|error| error.to_string())?;
+        let is_whole = file.read_exact_at(&mut bytes, offset).is_ok() && bytes == expected;
+        let is_there = offset == next.previous_end.next_multiple_of(COPY_BYTES);
+        if is_whole && is_there && u64::from(crc32c::of(&bytes)) == crc {
+            return Ok(());
+        }
+        Err(format!("{}: a footer at {offset} that is none of these records", self.path.display()))
+    }
+
+    fn footer(&self, records: &[Header]) -> Vec<u8> {
+        let mut bytes = b"SNFOOTER".to_vec();
+        bytes.extend(self.tag.to_le_bytes());
+        bytes.extend((records.len() as u64).to_le_bytes());
+        let (mut next, mut before) = (self.first, &[][..]);
+        for record in records {
+            let meta = &record.meta[..];
+            let pairs = meta.iter().zip(before);
+            let shared = pairs.take_while(|(new, old)| new == old).count();
+            bytes.push(record.kind);
+            for number in [
+                record.sequence - next,
+                record.seconds,
+                record.unsynced,
+                meta.len() as u64,
+                record.outboard_len,
+                record.payload.len,
+            ] {
+                put_number(&mut bytes, number);
+            }
+            bytes.extend(record.id);
+            put_number(&mut bytes, shared as u64);
+            bytes.extend(&meta[shared..]);
+            (next, before) = (record.sequence + 1, meta);
+        }
+        bytes
+    }
+
     fn header(&self, file: &File, at: u64) -> Option<Header> {
         let mut bytes = [0; RECORD_HEADER_BYTES];
         file.read_exact_at(&mut bytes, at).ok()?;
@@ -285,7 +341,7 @@ impl Segment {
             return None;
         }
         let sequence = fields.u64();
-        let (_seconds, unsynced) = (fields.u32(), fields.u32());
+        let (seconds, unsynced) = (fields.u32(), fields.u32());
         let (meta_len, outboard_len, payload_len) = (fields.u32(), fields.u32(), fields.u64());
         let id = fields.take(32).try_into().ok()?;
         let meta_crc = fields.u32();
@@ -298,7 +354,18 @@ impl Segment {
         let align = if payload_len >= LARGE_PAYLOAD_BYTES { LARGE_ALIGN } else { ALIGN };
         let start = (meta_at + meta_len + outboard_len).next_multiple_of(align);
         let payload = Payload { path: self.path.clone(), start, len: payload_len };
-        Some(Header { kind: bytes[5], sequence, unsynced, id, meta, payload, start: at })
+        let kind = bytes[5];
+        Some(Header {
+            kind,
+            sequence,
+            seconds,
+            unsynced,
+            outboard_len,
+            id,
+            meta,
+            payload,
+            start: at,
+        })
     }
 
     /// The newest segment's records without its torn end: after the last that was certainly on

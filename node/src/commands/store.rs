@@ -143,6 +143,8 @@ struct Checked {
     damaged: Vec<String>,
     damaged_ranges: Vec<String>,
     bad_segments: Vec<u32>,
+    footer_count: u64,
+    damaged_footers: Vec<u32>,
     tail_bytes: u64,
     miscounts: Vec<String>,
     index_differences: u64,
@@ -160,6 +162,8 @@ impl From<FsckReport> for Checked {
             damaged: report.damaged,
             damaged_ranges: report.damaged_ranges.iter().map(|it| format!("{it:?}")).collect(),
             bad_segments: report.bad_segments,
+            footer_count: report.footer_count,
+            damaged_footers: report.damaged_footers,
             tail_bytes: report.tail_bytes,
             miscounts: report.miscounts,
             index_differences: report.index_differences,
@@ -190,11 +194,19 @@ impl Report for Checked {
         for finding in self.findings() {
             writeln!(out, "{finding}")?;
         }
+        for number in &self.damaged_footers {
+            writeln!(
+                out,
+                "the footer of segment {number} is damaged; nothing is lost, as a rebuild reads \
+                 the records instead"
+            )?;
+        }
         let verdict = if self.clean { "clean" } else { "damaged" };
         writeln!(
             out,
-            "{verdict}: {} segments, {} records, {} shards and blocks verified ({})",
+            "{verdict}: {} segments, {} footers, {} records, {} shards and blocks verified ({})",
             self.segment_count,
+            self.footer_count,
             self.records.values().sum::<u64>(),
             self.verified_count,
             output::bytes(self.verified_bytes),

@@ -80,6 +80,16 @@ impl Postcard<'_> {
     }
 }
 
+/// Appends a varint.
+pub fn put_number(bytes: &mut Vec<u8>, number: u64) {
+    let mut rest = number;
+    while rest >= 0x80 {
+        bytes.push(u8::try_from(rest % 0x80).expect("seven bits") | 0x80);
+        rest /= 0x80;
+    }
+    bytes.push(u8::try_from(rest).expect("seven bits"));
+}
+
 /// The Castagnoli polynomial, bit by bit: headers are short.
 pub mod crc32c {
     /// The checksum of some bytes.

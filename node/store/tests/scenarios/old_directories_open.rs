@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use supernode_store::StoreError;
 use supernode_store::offline::{Source, dump_map, fsck};
+use supernode_store::segment::{SEGMENT_VERSION, SegmentHeader};
 
 use super::support::{assert_readable, config, open, put};
 use crate::sample::{Client, Object, Recipe, Terms, object};
@@ -68,6 +69,12 @@ async fn format_1_opens() {
     store.close().await.expect("an orderly stop");
     assert!(fsck(path).expect("a check").is_clean());
     assert_eq!(dump_map(path, Source::Index, true).expect("at rest"), lines);
+    // What has come since is in a segment of today's version.
+    let old = fs::read(fixture(1).join("0000000001.seg")).expect("a fixture");
+    assert_eq!(fs::read(path.join("0000000001.seg")).expect("a segment"), old);
+    let new = fs::read(path.join("0000000002.seg")).expect("the stop was written down");
+    let header = SegmentHeader::decode(&new).expect("a whole header");
+    assert_eq!((header.version, header.previous.footer), (SEGMENT_VERSION, None));
 }
 
 /// Sets the version in both copies of the segment header, or in the first record's, with good

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use supernode_protocol::ids::ShardId;
-use supernode_store::offline::scan;
+use supernode_store::offline::{Source, dump_map, fsck, rebuild_index, scan};
 use supernode_store::record::{Body, Kind};
-use supernode_store::segment::FoundRecord;
+use supernode_store::segment::{FooterPlace, FoundRecord, SEGMENT_HEADER_BYTES, SegmentHeader};
 use supernode_store::{ScrubCommand, ScrubState, ScrubStatus, Store, StoreConfig, Thing};
 
 use super::freed_bytes_come_back::until;
-use super::support::{config, open, put, put_shard};
+use super::support::{assert_readable, config, open, put, put_shard};
 use crate::sample::{Client, Object, Recipe, Terms, bytes_of, object};
 
 /// Nothing is scrubbed unless asked, and then at once.
@@ -52,6 +52,39 @@ fn records(path: &Path) -> Vec<FoundRecord> {
     })
     .expect("whole segments");
     records
+}
+
+/// The footer of a segment that was sealed because it was full.
+fn footer_of(path: &Path, number: u32) -> FooterPlace {
+    let next = fs::read(segment(path, number + 1)).expect("it has a successor");
+    let header = SegmentHeader::decode(&next[..SEGMENT_HEADER_BYTES]).expect("a whole header");
+    assert_eq!(header.previous.number, number);
+    header.previous.footer.expect("it was sealed in good order")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_footer_is_named_and_no_lost_data() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path();
+    let kept = filled(path).await;
+    let before = fsck(path).expect("a check");
+    assert!(before.is_clean() && before.footer_count == 2, "{before:?}");
+    assert_eq!(before.damaged_footers, [0; 0]);
+    let lines = dump_map(path, Source::Log, true).expect("at rest");
+    let footer = footer_of(path, 2);
+    flip(&segment(path, 2), footer.offset + footer.len - 1, 0);
+    let after = fsck(path).expect("a check");
+    assert_eq!(after.damaged_footers, [2]);
+    assert_eq!(after.footer_count, before.footer_count - 1);
+    assert!(after.is_clean(), "nothing is lost: {after:?}");
+    rebuild_index(path).expect("whole segments");
+    assert_eq!(dump_map(path, Source::Index, true).expect("at rest"), lines);
+    let store = open(settings(path)).await.expect("a whole store");
+    assert_eq!((whole_pass(&store).await.damaged, store.metrics().quarantined), (1, 0));
+    for object in &kept {
+        assert_readable(&store, object).await;
+    }
+    store.close().await.expect("an orderly stop");
 }
 
 /// Objects under a pin, one of them let go and freed, and an upload, over several segments.
@@ -103,7 +136,7 @@ async fn every_sort_of_damage_is_found_told_and_remembered() {
     let path = directory.path();
     let kept = filled(path).await;
     // A payload, a hash tree, a manifest, a commit's meta, headers of a commit, of a shard and of a
-    // segment.
+    // segment, a footer.
     let all = records(path);
     let of = |shard: ShardId| {
         let is_it = |found: &&FoundRecord| {
@@ -129,11 +162,13 @@ async fn every_sort_of_damage_is_found_told_and_remembered() {
     let headless = of(shards[3]);
     flip(&segment(path, headless.at.segment), headless.at.offset + 40, 5);
     flip(&segment(path, 1), 4096 + 20, 2);
+    let footer = footer_of(path, 1);
+    flip(&segment(path, 1), footer.offset + footer.len / 2, 4);
 
     let store = open(settings(path)).await.expect("damage keeps no node down");
     let mut damage = store.damage();
     let found = whole_pass(&store).await;
-    assert_eq!((found.damaged, found.unreadable), (7, 0), "{found:?}");
+    assert_eq!((found.damaged, found.unreadable), (8, 0), "{found:?}");
     assert_eq!(store.metrics().quarantined, 4);
     let mut told = Vec::new();
     while let Ok(thing) = damage.try_recv() {
@@ -157,7 +192,7 @@ async fn every_sort_of_damage_is_found_told_and_remembered() {
     let healed = whole_pass(&store).await;
     assert_eq!(store.metrics().quarantined, 3, "and it is missed no more");
     // It counts once, and not for the record that it had before.
-    assert_eq!((healed.damaged, healed.verified), (6, found.verified + 1), "{healed:?}");
+    assert_eq!((healed.damaged, healed.verified), (7, found.verified + 1), "{healed:?}");
     store.close().await.expect("an orderly stop");
 }
 
