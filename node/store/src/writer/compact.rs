@@ -282,7 +282,10 @@ impl Writer {
         let Some(segment) = self.compacts()? else { return Ok(None) };
         let state = &mut self.compacting;
         let through = self.mark.segment - 1;
-        state.round.get_or_insert(Round { through, is_asked: false });
+        if state.round.is_none() {
+            tracing::info!(segment, through, "compaction begins");
+            state.round = Some(Round { through, is_asked: false });
+        }
         if state.pass.segment != segment {
             state.pass = Pass::of(segment);
         }
@@ -304,6 +307,7 @@ impl Writer {
         let (least, most) = REST_SECS;
         state.rest_secs = (2 * state.rest_secs).clamp(least, most);
         state.not_before_secs = self.now + state.rest_secs;
+        tracing::debug!(segment, rest_secs = state.rest_secs, "it is kept by open uploads");
         Ok(None)
     }
 
@@ -316,6 +320,7 @@ impl Writer {
             (oldest, Catalog(&view).usage()?.waste_bytes())
         };
         if !round.goes_on(oldest, || self.is_wasteful(50))? {
+            tracing::info!(oldest, waste_bytes = floor_bytes, "compaction is over");
             let paced = self.compacting.paced;
             self.compacting = Compacting { floor_bytes, paced, ..Compacting::default() };
         }
