@@ -242,8 +242,9 @@ impl<K: KvRead + ?Sized> Walk<'_, K> {
                 Thing::Shard(_) => &mut usage.shards.dead,
                 Thing::Block(_) => &mut usage.blocks.dead,
             };
-            let can_shrink = !record.punched && record.hole(at.offset).is_some();
-            derived.extend(can_shrink.then(|| keys::queue_punch(at)));
+            let hole = record.hole(at.offset).filter(|_| !record.punched);
+            derived.extend(hole.map(|_| keys::queue_punch(at)));
+            usage.punchable_bytes += hole.map_or(0, |(_, len)| len);
             match record.dead_bytes(at.offset) {
                 0 => {}
                 bytes => dead.add(bytes),

@@ -86,6 +86,8 @@ pub struct Usage {
     pub needed_bytes: u64,
     /// Bytes inside them that were given back as holes.
     pub returned_bytes: u64,
+    /// Bytes inside them that may be given back so.
+    pub punchable_bytes: u64,
 }
 
 impl Usage {
@@ -98,9 +100,10 @@ impl Usage {
         &mut self.leases[kind_index(kind)]
     }
 
-    /// Bytes on disk that compaction would spare.
+    /// Bytes on disk that compaction would spare, and holes would not.
     pub fn waste_bytes(&self) -> u64 {
-        self.log_bytes.saturating_sub(self.needed_bytes + self.returned_bytes)
+        self.log_bytes
+            .saturating_sub(self.needed_bytes + self.returned_bytes + self.punchable_bytes)
     }
 
     /// Payload bytes in a state, shards and manifest blocks together.

@@ -25,7 +25,7 @@ use supernode_protocol::signed::Signed;
 
 use super::reclaim::{ReclaimJob, Slice};
 use super::{Planned, Writer};
-use crate::catalog::{Catalog, GroupEntry, IndexError, KvRead, State, Thing};
+use crate::catalog::{Catalog, GroupEntry, IndexError, KvRead, State, Thing, Usage};
 use crate::error::StoreError;
 use crate::metrics::bump;
 use crate::planted::{Bug, has};
@@ -269,12 +269,18 @@ impl Writer {
     fn is_wasteful(&self, share: u64) -> Result<bool, IndexError> {
         let usage = Catalog(&self.overlay.stage()).usage()?;
         let held = usage.log_bytes.saturating_sub(usage.returned_bytes);
-        let waste = usage.waste_bytes();
+        let waste = self.waste_of(&usage);
         let percent = u64::from(self.config.compact_waste_percent);
         let news = waste.saturating_sub(self.compacting.floor_bytes);
         Ok(percent > 0
             && news * 100 >= self.config.segment_bytes_max * share
             && news * 100 * 100 >= percent * share * held)
+    }
+
+    /// Bytes that only compaction gives back.
+    fn waste_of(&self, usage: &Usage) -> u64 {
+        let holes = if self.reclaiming.can_punch() { 0 } else { usage.punchable_bytes };
+        usage.waste_bytes() + holes
     }
 
     /// The next slice of work.
@@ -317,7 +323,7 @@ impl Writer {
         let (oldest, floor_bytes) = {
             let view = self.overlay.stage();
             let oldest = Catalog(&view).oldest_segment()?.map_or(u32::MAX, |(number, _)| number);
-            (oldest, Catalog(&view).usage()?.waste_bytes())
+            (oldest, self.waste_of(&Catalog(&view).usage()?))
         };
         if !round.goes_on(oldest, || self.is_wasteful(50))? {
             tracing::info!(oldest, waste_bytes = floor_bytes, "compaction is over");

@@ -205,6 +205,11 @@ impl Reclaiming {
             not_before_secs: 0,
         }
     }
+
+    /// Whether freed bytes can come back without their segment.
+    pub(super) fn can_punch(&self) -> bool {
+        self.can_punch
+    }
 }
 
 impl Writer {

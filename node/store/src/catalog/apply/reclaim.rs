@@ -71,7 +71,8 @@ impl<K: Kv> Change<'_, K> {
     pub(super) fn leave_dead(&mut self, thing: Thing, kept: &Kept) -> Result<(), IndexError> {
         let Kept { at, payload_start, len, .. } = *kept;
         let record = DeadRecord { thing, payload_start, len, punched: false };
-        if record.hole(at.offset).is_some() {
+        if let Some((_, len)) = record.hole(at.offset) {
+            self.usage.punchable_bytes += len;
             self.kv.put(keys::queue_punch(at), Vec::new());
         }
         self.kv.put(keys::dead(at), encode(&record));
@@ -91,6 +92,7 @@ impl<K: Kv> Change<'_, K> {
         let Some(record) = record else { return Ok(()) };
         let punched = DeadRecord { punched: true, ..record };
         let left = punched.dead_bytes(at.offset);
+        self.forget_hole(at, &record);
         self.give_back(at.segment, record.thing, record.len - left, left == 0)?;
         self.kv.delete(keys::queue_punch(at));
         self.kv.put(keys::dead(at), encode(&punched));
@@ -105,6 +107,7 @@ impl<K: Kv> Change<'_, K> {
             }
             for (at, record) in page {
                 let left = record.dead_bytes(at.offset);
+                self.forget_hole(at, &record);
                 self.give_back(segment, record.thing, left, left > 0)?;
                 self.kv.delete(keys::dead(at));
                 self.kv.delete(keys::queue_punch(at));
@@ -115,6 +118,13 @@ impl<K: Kv> Change<'_, K> {
                 }
             }
         }
+    }
+
+    /// No hole is left to be made in a record.
+    fn forget_hole(&mut self, at: Position, record: &DeadRecord) {
+        let hole = record.hole(at.offset).filter(|_| !record.punched);
+        let len = hole.map_or(0, |(_, len)| len);
+        self.usage.punchable_bytes = self.usage.punchable_bytes.saturating_sub(len);
     }
 
     fn give_back(
