@@ -185,6 +185,11 @@ impl Overlay {
         layers.fresh.len() + layers.frozen.as_ref().map_or(0, |frozen| frozen.len())
     }
 
+    /// Entries that were applied and not published.
+    pub fn unpublished_entries(&self) -> usize {
+        self.layers.read().unsynced.len()
+    }
+
     /// Whether the database has fallen so far behind that housekeeping waits for it.
     pub fn is_lagging(&self) -> bool {
         self.pending_entries() > PENDING_ENTRIES_IDLE

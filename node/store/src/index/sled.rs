@@ -258,8 +258,9 @@ impl Index for SledIndex {
         meta.mark = mark;
         let mut batch = sled::Batch::default();
         for (key, value) in changes {
-            if let Some(old) = guarded(|| self.db.get(key))? {
-                meta.remove(key, &old);
+            let old = guarded(|| self.db.get(key))?;
+            if let Some(old) = &old {
+                meta.remove(key, old);
             }
             match value {
                 Some(value) => {
@@ -267,6 +268,8 @@ impl Index for SledIndex {
                     meta.add(key, &stored);
                     batch.insert(&key[..], stored);
                 }
+                // Much comes and goes before it was ever written here.
+                None if old.is_none() => {}
                 None => batch.remove(&key[..]),
             }
         }
