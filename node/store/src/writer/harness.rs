@@ -484,7 +484,7 @@ impl Lab {
     }
 
     /// A footer that is stated is whole, and says what the records say.
-    fn check_footers(&self) {
+    pub fn check_footers(&self) {
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let layout = Layout::read(&Segments::new(disk)).expect("readable headers");
         let footers = layout.check_footers().expect("a readable log");
