@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Sealed segments with footers, and without: a rebuild gives the same map, whatever became of them.
+//! Sealed segments with footers and without: a rebuild gives the same map, whatever became of them.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -104,6 +104,20 @@ async fn format_1_opens() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_segment_of_format_1_is_never_continued() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path();
+    copy_segments(&fixture(1), path);
+    let old = fs::read(path.join("0000000001.seg")).expect("a segment");
+    let store = open(config(path)).await.expect("an old directory");
+    store.close().await.expect("an orderly stop");
+    assert_eq!(fs::read(path.join("0000000001.seg")).expect("a segment"), old);
+    let new = fs::read(path.join("0000000002.seg")).expect("the stop was written down");
+    let header = SegmentHeader::decode(&new).expect("a whole header");
+    assert_eq!((header.version, header.previous.footer), (SEGMENT_VERSION, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn format_2_opens() {
     opens(2, &["shard", "shard-copy", "block-copy", "restate", "clock"], 1).await;
 }
