@@ -27,7 +27,7 @@ use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::index::{Index, Mark, OpenFailure, Overlay, SledIndex, SledOptions};
 use crate::planted::{Bug, has};
-use crate::record::Body;
+use crate::record::{Body, Position};
 use crate::segment::{
     Damage, FooterCheck, FooterPlace, FoundRecord, LogEnd, Predecessor, SEGMENT_HEADER_BYTES,
     SEGMENT_VERSION, ScanRange, Segment, Segments, Tail, counted, file_name, scan_segment, survey,
@@ -124,6 +124,12 @@ impl Layout {
             return Ok(false);
         };
         Ok(mark.end <= length(&span.segment)?.min(span.end.unwrap_or(u64::MAX)))
+    }
+
+    /// Whether this log is the one with this mark: then it has all that was durable by then.
+    fn has(&self, mark: &Mark) -> bool {
+        let headers = self.spans.iter().map(|span| span.segment.header);
+        headers.into_iter().any(|header| (header.number, header.tag) == (mark.segment, mark.tag))
     }
 
     /// Why an index that opened cannot be used with this log, if it cannot.
@@ -448,6 +454,15 @@ impl Recovered {
     }
 }
 
+/// An index to go on with.
+struct Opened {
+    index: Arc<dyn Index>,
+    /// Why it is a new one, if it is.
+    rebuilt: Option<&'static str>,
+    /// What the one before had seen of this log.
+    expected: Option<Mark>,
+}
+
 /// How to recover.
 pub struct Recovery<'a> {
     /// The data directory.
@@ -480,12 +495,12 @@ impl Recovery<'_> {
             self.remove_unborn(&layout)?;
         }
         self.sync_newest(&layout)?;
-        let (index, mut rebuilt) = self.open_index(&layout)?;
+        let Opened { index, mut rebuilt, expected } = self.open_index(&layout)?;
         if index.mark().sequence == 0 && !layout.spans.is_empty() {
             rebuilt = rebuilt.or(Some("missing"));
         }
         let overlay = Arc::new(Overlay::new(index, self.relaxed));
-        let replayed = catch_up(&layout, &overlay)?;
+        let replayed = catch_up(&layout, &overlay, expected)?;
         let bad_segments = layout.bad_numbers().collect();
         for damage in &replayed.damage {
             let Damage { from, to, reason } = damage;
@@ -522,14 +537,15 @@ impl Recovery<'_> {
             .map_err(|error| StoreError::io(format!("sync segment {name}"), error))
     }
 
-    fn open_index(
-        &self,
-        layout: &Layout,
-    ) -> Result<(Arc<dyn Index>, Option<&'static str>), StoreError> {
+    fn open_index(&self, layout: &Layout) -> Result<Opened, StoreError> {
+        let mut expected = None;
         let failure = match self.index.open() {
             Ok(index) => match layout.objection(&*index)? {
-                None => return Ok((index, None)),
-                Some(failure) => failure,
+                None => return Ok(Opened { index, rebuilt: None, expected }),
+                Some(failure) => {
+                    expected = Some(index.mark()).filter(|mark| layout.has(mark));
+                    failure
+                }
             },
             Err(failure) => failure,
         };
@@ -542,15 +558,21 @@ impl Recovery<'_> {
             let reason = "it was set aside and is still there".to_owned();
             return Err(StoreError::Index { reason });
         }
-        Ok((index, Some(failure.reason)))
+        Ok(Opened { index, rebuilt: Some(failure.reason), expected })
     }
 }
 
 /// Applies to the index what it has not seen.
-fn catch_up(layout: &Layout, overlay: &Overlay) -> Result<Replayed, StoreError> {
+///
+/// Up to `expected` the log was durable once. What is missing of that has rotted away.
+fn catch_up(
+    layout: &Layout,
+    overlay: &Overlay,
+    expected: Option<Mark>,
+) -> Result<Replayed, StoreError> {
     let from = overlay.index()?.mark();
     let mut last = None;
-    let replayed = replay(layout, from, |found, mark| {
+    let mut replayed = replay(layout, from, |found, mark| {
         let mut staged = overlay.stage();
         apply(&mut staged, &entry_of(&found))?;
         overlay.add_unsynced(staged.into_changes());
@@ -560,6 +582,15 @@ fn catch_up(layout: &Layout, overlay: &Overlay) -> Result<Replayed, StoreError> 
         }
         Ok(())
     })?;
+    if let Some(expected) = expected.filter(|mark| mark.sequence > replayed.mark.sequence) {
+        let Predecessor { number: segment, end: offset, .. } = replayed.end.last;
+        let reason = "the log ends before what was durable in it";
+        let from = Position { segment, offset };
+        replayed.damage.push(Damage { from, to: expected.end.max(offset), reason });
+        replayed.mark.lossy = true;
+        replayed.end.open = false;
+        last = Some(replayed.mark);
+    }
     if let Some(mark) = last {
         write_through(overlay, mark)?;
         overlay.index()?.checkpoint()?;

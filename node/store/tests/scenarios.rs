@@ -6,6 +6,7 @@ mod sample;
 
 mod scenarios {
     mod an_object_comes_and_goes;
+    mod anything_may_rot;
     mod damage_is_never_served;
     mod deals_end_on_chain;
     mod disks_are_written_either_way;

@@ -43,7 +43,7 @@ fn dump(path: &Path, source: Source) -> Vec<String> {
     dump_map(path, source, true).expect("a directory at rest")
 }
 
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a temporary directory");
     for entry in fs::read_dir(from).expect("a directory") {
         let entry = entry.expect("an entry");
