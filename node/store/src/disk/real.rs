@@ -42,6 +42,9 @@ impl RealDisk {
     }
 
     fn opened(&self, file: File, writable: bool) -> io::Result<Arc<dyn DiskFile>> {
+        // Readers ask for what they want, record by record: what the system would read ahead is not
+        // what comes next. Advice is advice.
+        let _ = fadvise(&file, 0, None, Advice::Random);
         let writer = match self.writes_directly && writable {
             true => Some(Mutex::new(Some(DirectWriter::new(open_directly(&file, true)?)))),
             false => None,
