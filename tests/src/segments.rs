@@ -457,7 +457,7 @@ fn restated(object: Hash, meta: &mut Postcard<'_>) -> Option<Word> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     use tempfile::TempDir;
 
@@ -465,11 +465,14 @@ mod tests {
 
     const SEGMENT: &str = "0000000001.seg";
 
+    fn fixture(format: u32) -> PathBuf {
+        let here = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo says where the crate lies");
+        Path::new(&here).join(format!("../node/store/tests/fixtures/format-{format}"))
+    }
+
     /// A directory that was written long ago, with some of its bytes changed.
     fn read(change: impl FnOnce(&mut Vec<u8>)) -> (TempDir, Result<Log, String>) {
-        let here = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo says where the crate lies");
-        let fixture = Path::new(&here).join("../node/store/tests/fixtures/format-1");
-        let mut bytes = fs::read(fixture.join(SEGMENT)).expect("the fixture");
+        let mut bytes = fs::read(fixture(1).join(SEGMENT)).expect("the fixture");
         change(&mut bytes);
         let dir = tempfile::tempdir().expect("a temporary directory");
         fs::write(dir.path().join(SEGMENT), bytes).expect("a new file");
@@ -492,6 +495,27 @@ mod tests {
         assert_eq!((upload, &shard[..4]), (&[1; 16], &[0x36, 0x4c, 0xf3, 0xe4][..]));
         let commits = log.records.iter().filter(|it| matches!(it.word, Word::Commit { .. }));
         assert_eq!(commits.count(), 4, "two objects of one group and one of two");
+    }
+
+    #[test]
+    fn a_footer_is_held_against_the_records() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for entry in fs::read_dir(fixture(2)).expect("the fixture").flatten() {
+            fs::copy(entry.path(), dir.path().join(entry.file_name())).expect("a copy");
+        }
+        Log::read(dir.path()).expect("format 2");
+        let all = super::segments(dir.path()).expect("whole headers");
+        let stated = |it: &super::Segment| Some((it.previous, it.previous_footer?));
+        let (number, [offset, len, _]) = all.iter().find_map(stated).expect("one was full");
+        let path = dir.path().join(format!("{number:010}.seg"));
+        let whole = fs::read(&path).expect("a segment");
+        for at in [offset, offset + 24 + 3, offset + len - 1] {
+            let mut bytes = whole.clone();
+            bytes[usize::try_from(at).expect("a small file")] ^= 1;
+            fs::write(&path, bytes).expect("writable");
+            let said = Log::read(dir.path()).map(drop).expect_err("a damaged footer");
+            assert!(said.contains("a footer at"), "byte {at}: {said}");
+        }
     }
 
     #[test]
