@@ -24,6 +24,7 @@ use supernode_protocol::lease::LeaseKind;
 use crate::record::{Body, Freed, LeaseChange, Position};
 
 mod apply;
+mod cached;
 mod check;
 mod deals;
 mod dump;
@@ -33,6 +34,7 @@ mod query;
 mod usage;
 
 pub use self::apply::apply;
+pub use self::cached::{CACHED_SLOT, CachedShard, cached_upload};
 #[cfg(test)]
 pub(crate) use self::check::DERIVED;
 pub use self::check::check;

@@ -10,8 +10,8 @@ use super::entries::{GroupEntry, Kept, State, UploadEntry, encode};
 use super::query::PAGE;
 use super::usage::Usage;
 use super::{
-    Body, Catalog, Entry, Event, Freed, GroupEvent, HeldGroup, IndexError, Kv, LeaseChange, Tally,
-    Thing, keys,
+    Body, CACHED_SLOT, Catalog, Entry, Event, Freed, GroupEvent, HeldGroup, IndexError, Kv,
+    LeaseChange, Tally, Thing, cached_upload, keys,
 };
 use crate::planted::{Bug, has};
 use crate::record::{CommitBody, Holder, Placed, Span, Trashed, cid_of, shard_of};
@@ -155,29 +155,33 @@ impl<K: Kv> Change<'_, K> {
 
     // --- uploads ---------------------------------------------------------------------------
 
-    /// The upload of a record, opened by it if need be.
-    fn open(&mut self, holder: &Holder) -> Result<UploadEntry, IndexError> {
+    /// The upload of a record, opened by it if need be; then one that `rests` may end by that.
+    fn open(&mut self, holder: &Holder, rests: bool) -> Result<UploadEntry, IndexError> {
         let now = self.entry.running_secs;
         let queue = |secs| keys::queue_upload(secs, holder.upload);
         let Some(mut upload) = self.query().upload(holder.upload)? else {
             self.usage.leases_of_kind_mut(LeaseKind::Upload).count += 1;
-            self.kv.put(queue(now), Vec::new());
+            if rests {
+                self.kv.put(queue(now), Vec::new());
+            }
             self.anchor(self.entry.at.segment)?;
             return Ok(UploadEntry {
                 begun: self.entry.at.segment,
                 owner: holder.owner,
                 used_secs: now,
-                queued_secs: now,
+                queued_secs: rests.then_some(now),
                 slot_count: 0,
                 slot_bytes: 0,
                 block_count: 0,
             });
         };
         upload.used_secs = now.max(upload.used_secs);
-        if upload.used_secs >= upload.queued_secs + UPLOAD_QUEUE_SECS {
-            self.kv.delete(queue(upload.queued_secs));
+        if let Some(queued_secs) = upload.queued_secs
+            && upload.used_secs >= queued_secs + UPLOAD_QUEUE_SECS
+        {
+            self.kv.delete(queue(queued_secs));
             self.kv.put(queue(upload.used_secs), Vec::new());
-            upload.queued_secs = upload.used_secs;
+            upload.queued_secs = Some(upload.used_secs);
         }
         Ok(upload)
     }
@@ -198,7 +202,9 @@ impl<K: Kv> Change<'_, K> {
     fn close(&mut self, id: UploadId, upload: &UploadEntry) -> Result<(), IndexError> {
         if upload.slot_count == 0 && upload.block_count == 0 {
             self.kv.delete(keys::upload(id));
-            self.kv.delete(keys::queue_upload(upload.queued_secs, id));
+            if let Some(queued_secs) = upload.queued_secs {
+                self.kv.delete(keys::queue_upload(queued_secs, id));
+            }
             self.usage.leases_of_kind_mut(LeaseKind::Upload).count -= 1;
             self.release_anchor(upload.begun)
         } else {
@@ -217,7 +223,8 @@ impl<K: Kv> Change<'_, K> {
         if has(Bug::RevivesUncovered) && kept.state() == State::Trash {
             return Ok(());
         }
-        let mut upload = self.open(holder)?;
+        let is_cached = *slot == CACHED_SLOT && holder.upload == cached_upload(shard);
+        let mut upload = self.open(holder, !is_cached)?;
         self.lean_on(&mut upload, &kept)?;
         let old = self.kv.get(&key)?.and_then(|value| ShardId::from_slice(&value));
         if old != Some(shard) {
@@ -265,7 +272,7 @@ impl<K: Kv> Change<'_, K> {
     fn hold(&mut self, holder: &Holder) -> Result<(), IndexError> {
         let cid = cid_of(self.entry.id);
         let Some(kept) = self.query().kept(Thing::Block(cid))? else { return Ok(()) };
-        let mut upload = self.open(holder)?;
+        let mut upload = self.open(holder, true)?;
         self.lean_on(&mut upload, &kept)?;
         let key = keys::upload_block(holder.upload, cid);
         if self.kv.get(&key)?.is_none() {

@@ -98,7 +98,7 @@ impl<K: KvRead + ?Sized> Walk<'_, K> {
             count += 1;
             let upload = decode::<UploadEntry>(key, value)?;
             let id = KeyParts::after(key, 1).upload().ok_or_else(|| malformed(key))?;
-            derived.insert(keys::queue_upload(upload.queued_secs, id));
+            derived.extend(upload.queued_secs.map(|secs| keys::queue_upload(secs, id)));
             *anchors.entry(upload.begun).or_default() += 1;
             Ok(())
         })?;

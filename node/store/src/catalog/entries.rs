@@ -61,8 +61,8 @@ pub struct UploadEntry {
     pub owner: NodeId,
     /// When it was last used.
     pub used_secs: u64,
-    /// Its place in the queue.
-    pub queued_secs: u64,
+    /// Its place in the queue; `None` if it may rest as long as it likes.
+    pub queued_secs: Option<u64>,
     /// Slots it holds.
     pub slot_count: u32,
     /// Their bytes.

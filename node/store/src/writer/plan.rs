@@ -12,7 +12,7 @@ use supernode_protocol::signed::Signed;
 
 use super::{Planned, Writer};
 use crate::buffer::FilledShard;
-use crate::catalog::{Catalog, KvRead, State, Thing};
+use crate::catalog::{Catalog, KvRead, State, Thing, cached_upload};
 use crate::config::Durability;
 use crate::error::StoreError;
 use crate::record::{Body, CommitBody, Holder, LeaseChange, Payload, Placed, Position, Span};
@@ -143,6 +143,10 @@ impl Writer {
     pub(super) fn plan(&self, op: Op) -> Result<Planned, StoreError> {
         match op {
             Op::PutShard { caller, upload, slot, shard, filled, seen_at } => {
+                // An upload that never ends is nothing for a peer.
+                if upload == cached_upload(shard) {
+                    demand_owner(caller, self.config.node, || format!("upload {upload}"))?;
+                }
                 let holder = self.holder(caller, upload)?;
                 let placed = Placed { holder, slot };
                 let thing = Thing::Shard(shard);

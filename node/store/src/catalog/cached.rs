@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Shards that the node keeps of its own accord, until it wants their room.
+//!
+//! A cached shard is slot 0 of an upload of its own, which the node itself owns and whose id follows
+//! from the shard's. Such an upload does not end by resting, so it is in no queue; abandoning it
+//! evicts the shard. To everything else it is an upload like any other: the shard stays as long as
+//! something else refers to it too, and what nothing refers to is buried and reclaimed.
+
+use supernode_protocol::ids::{NodeId, ShardId, Slot, UploadId};
+
+use super::entries::{UploadEntry, decode, malformed};
+use super::keys::{self, KeyParts};
+use super::{Catalog, IndexError, KvRead, Thing};
+use crate::record::Position;
+
+/// Separates ids of these uploads from all other hashes.
+const CONTEXT: &str = "supernode 2026 upload of a cached shard";
+
+/// The position of a cached shard in its upload.
+pub const CACHED_SLOT: Slot = Slot { stripe: 0, index: 0 };
+
+/// The upload that keeps a cached shard.
+pub fn cached_upload(shard: ShardId) -> UploadId {
+    let mut id = [0; UploadId::LEN];
+    blake3::Hasher::new_derive_key(CONTEXT).update(shard.as_bytes()).finalize_xof().fill(&mut id);
+    UploadId::from_bytes(id)
+}
+
+/// A shard in the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CachedShard {
+    /// Which.
+    pub shard: ShardId,
+    /// Its length.
+    pub len: u64,
+    /// The running second in which it came, and where its bytes are: sorts by age.
+    pub age: (u64, Position),
+}
+
+impl<K: KvRead + ?Sized> Catalog<'_, K> {
+    /// Cached shards of a node among the next `limit` uploads after one, and the last of these;
+    /// `None` behind the end.
+    pub fn cached(
+        &self,
+        node: NodeId,
+        after: Option<UploadId>,
+        limit: usize,
+    ) -> Result<(Vec<CachedShard>, Option<UploadId>), IndexError> {
+        let start = after.map_or(vec![keys::UPLOAD], |upload| keys::after(&keys::upload(upload)));
+        let mut cached = Vec::new();
+        let mut last = None;
+        for (key, value) in self.0.range(&start, &keys::prefix_end(&[keys::UPLOAD]), limit)? {
+            let upload = KeyParts::after(&key, 1).upload().ok_or_else(|| malformed(&key))?;
+            last = Some(upload);
+            let entry: UploadEntry = decode(&key, &value)?;
+            if entry.owner != node || entry.queued_secs.is_some() {
+                continue;
+            }
+            let slot = self.0.get(&keys::upload_slot(upload, CACHED_SLOT))?;
+            let Some(shard) = slot.and_then(|value| ShardId::from_slice(&value)) else { continue };
+            let Some(kept) = self.kept(Thing::Shard(shard))? else { continue };
+            cached.push(CachedShard { shard, len: kept.len, age: (entry.used_secs, kept.at) });
+        }
+        Ok((cached, last))
+    }
+}
