@@ -26,6 +26,7 @@ pub mod catalog;
 mod config;
 pub mod disk;
 mod error;
+pub mod evicting;
 pub mod index;
 mod metrics;
 pub mod offline;

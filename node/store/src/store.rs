@@ -23,7 +23,7 @@ use supernode_protocol::wire::{Ack, ByteRange, LeaseEntry};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
 use crate::actor::{Actor, Message};
-use crate::buffer::{BufferPool, ShardBuffer};
+use crate::buffer::{BufferPool, FilledShard, ShardBuffer};
 use crate::catalog::{Event, GroupEvent, Thing, Usage};
 use crate::config::StoreConfig;
 use crate::disk::{self, DirectoryLock, Disk, LockError};
@@ -31,6 +31,7 @@ use crate::error::StoreError;
 use crate::index::SledOptions;
 use crate::metrics::{Counters, MeteredDisk, StoreMetrics, bump};
 use crate::reader::{RangeRead, Reader, Shard, cut};
+use crate::record::{Holder, Placed};
 use crate::recovery::{IndexSource, Recovery, SledSource};
 use crate::scrub::{Scrub, ScrubCommand, ScrubConfig, ScrubStatus};
 use crate::writer::{Done, Op, Writer, WriterParts};
@@ -38,8 +39,11 @@ use crate::writer::{Done, Op, Writer, WriterParts};
 mod cache;
 mod deals;
 mod facts;
+mod room;
 
 use self::cache::Cache;
+pub(crate) use self::room::Evictable;
+use self::room::Room;
 
 /// Events that a slow listener may fall behind by; then it is told how many it missed.
 const EVENTS_MAX: usize = 1024;
@@ -115,6 +119,7 @@ struct Shared {
     counters: Arc<Counters>,
     events: broadcast::Sender<GroupEvent>,
     scrub: Scrub,
+    room: Room,
 }
 
 impl Store {
@@ -194,8 +199,19 @@ impl Store {
         };
         let (scrubbed, counted) = (Arc::clone(&reader), Arc::clone(&counters));
         let scrub = Scrub::spawn(scrubbed, counted, pace, directory)?;
-        let shared =
-            Shared { config, mailbox, reader, cache, reads, buffers, counters, events, scrub };
+        let room = Room::default();
+        let shared = Shared {
+            config,
+            mailbox,
+            reader,
+            cache,
+            reads,
+            buffers,
+            counters,
+            events,
+            scrub,
+            room,
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -237,7 +253,20 @@ impl Store {
     pub async fn put_shard(&self, put: PutShard) -> Result<Ack, StoreError> {
         let PutShard { caller, upload, slot, shard, buffer } = put;
         let filled = buffer.finish(shard)?;
+        let placed = Placed { holder: Holder { upload, owner: caller }, slot };
+        self.put_filled(placed, shard, filled).await
+    }
+
+    /// Stores a shard whose bytes are known to be its own.
+    pub(crate) async fn put_filled(
+        &self,
+        placed: Placed,
+        shard: ShardId,
+        filled: FilledShard,
+    ) -> Result<Ack, StoreError> {
+        let Placed { holder: Holder { upload, owner: caller }, slot } = placed;
         let seen_at = self.seen(Thing::Shard(shard)).await?;
+        let _claim = self.claim_room(filled.bytes().len() as u64).await;
         let op = Op::PutShard { caller, upload, slot, shard, filled, seen_at };
         Ok(self.perform(op).await?.ack)
     }
@@ -258,6 +287,7 @@ impl Store {
             return Err(StoreError::BodyMismatch { reason });
         }
         let seen_at = self.seen(Thing::Block(cid)).await?;
+        let _claim = self.claim_room(len).await;
         let op = Op::PutBlock { caller, upload, cid, bytes, seen_at };
         Ok(self.perform(op).await?.ack)
     }
