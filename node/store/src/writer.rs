@@ -573,6 +573,8 @@ impl Planned {
 }
 
 #[cfg(test)]
+mod cached_tests;
+#[cfg(test)]
 mod compact_tests;
 #[cfg(test)]
 mod crash_tests;

@@ -17,7 +17,8 @@ use super::model::{Fact, Model, Numbered};
 use super::{CommitFacts, Done, Op, ReclaimJob, Reclaimed, Writer, WriterParts};
 use crate::buffer::FilledShard;
 use crate::catalog::{
-    Catalog, DealLease, KvRead, Thing, apply, check, dump_lines, keys, thing_of, visit,
+    Catalog, DealLease, KvRead, Thing, apply, cached_upload, check, dump_lines, keys, thing_of,
+    visit,
 };
 use crate::config::StoreConfig;
 use crate::disk::{Disk, Fault, SimDisk};
@@ -162,6 +163,11 @@ impl World {
         actions
     }
 
+    /// The upload under which the node would cache a shard.
+    fn cached(&self, object: usize, group: usize, shard: usize) -> UploadId {
+        cached_upload(self.objects[object].groups[group].shards[shard].1)
+    }
+
     /// Anything, sensible or not.
     pub fn random(&self, random: &mut ChaCha8Rng) -> Vec<Action> {
         let client = random.random_range(0..self.clients.len());
@@ -181,13 +187,17 @@ impl World {
         let epoch = random.random_range(0..3);
         let upload = UploadId::from_bytes([random.random_range(1..4); 16]);
         let terms = Terms { upload, lease, expiry, kind, epoch };
+        // Not the large ones, whose holes are looked for.
+        let caches = object != LARGE && upload == UploadId::from_bytes([3; 16]);
+        let released = if caches { self.cached(object, group, 0) } else { upload };
         let any =
-            if random.random_bool(0.2) { LeaseId::from_bytes(*upload.as_bytes()) } else { lease };
+            if random.random_bool(0.2) { LeaseId::from_bytes(*released.as_bytes()) } else { lease };
         match random.random_range(0..16) {
             0..3 => self.whole_group(client, object, group, terms),
             3..6 => {
                 let shards = self.objects[object].groups[group].shards.len();
                 let shard = random.random_range(0..shards);
+                let upload = if caches { self.cached(object, group, shard) } else { upload };
                 vec![Action::PutShard { client, upload, object, group, shard }]
             }
             6 => vec![Action::PutBlock { client, upload, object, group }],
@@ -256,6 +266,8 @@ pub struct Lab {
 
 pub fn config() -> StoreConfig {
     StoreConfig {
+        // The first client is the node itself, which may cache.
+        node: Client::new(1).id,
         capacity_bytes: 1 << 30,
         reserve_bytes: 0,
         segment_bytes_max: 24 << 10,

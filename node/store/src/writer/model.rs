@@ -10,7 +10,7 @@ use supernode_protocol::placement::{PlacementRecord, precedence};
 use supernode_protocol::signed::Signed;
 
 use super::harness::{Action, World};
-use crate::catalog::{DealLease, Thing};
+use crate::catalog::{CACHED_SLOT, DealLease, Thing, cached_upload};
 use crate::record::{Body, Freed, LeaseChange, Placed, cid_of, shard_of};
 use crate::sample;
 use crate::segment::FoundRecord;
@@ -21,6 +21,8 @@ struct Upload {
     slots: BTreeMap<Slot, ShardId>,
     blocks: BTreeSet<Cid>,
     used: u64,
+    /// Whether it may end by resting.
+    rests: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -165,6 +167,9 @@ impl Model {
             Action::PutShard { client, upload, object, group, shard } => {
                 let caller = world.clients[*client].id;
                 let (slot, id, bytes) = &world.objects[*object].groups[*group].shards[*shard];
+                if *upload == cached_upload(*id) && caller != world.clients[0].id {
+                    return None;
+                }
                 let known = self.things.contains_key(&Thing::Shard(*id));
                 let fact = if known {
                     Fact::Slot(caller, *upload, *slot, *id)
@@ -308,7 +313,7 @@ impl Model {
         let mut leases: Vec<_> = self.leases.iter().filter_map(ended).collect();
         leases.sort_unstable();
         facts.extend(leases.into_iter().map(|(_, id)| Fact::End(id)));
-        let idle = |upload: &Upload| upload.used + upload_idle <= self.now;
+        let idle = |upload: &Upload| upload.rests && upload.used + upload_idle <= self.now;
         let uploads = self.uploads.iter().filter(|(_, upload)| idle(upload));
         facts.extend(uploads.map(|(id, _)| Fact::Abandon(*id)));
         let mut groups: Vec<_> = self
@@ -345,11 +350,11 @@ impl Model {
         match &numbered.fact {
             Fact::Shard(owner, upload, slot, shard, len) => {
                 self.arrive(Thing::Shard(*shard), *len);
-                self.upload(*upload, *owner).slots.insert(*slot, *shard);
+                self.place(*upload, *owner, *slot, *shard);
             }
             Fact::Slot(owner, upload, slot, shard) => {
                 if self.things.contains_key(&Thing::Shard(*shard)) {
-                    self.upload(*upload, *owner).slots.insert(*slot, *shard);
+                    self.place(*upload, *owner, *slot, *shard);
                 }
             }
             Fact::Block(owner, upload, cid, len) => {
@@ -395,9 +400,16 @@ impl Model {
         self.tombstones.remove(&thing);
     }
 
+    fn place(&mut self, id: UploadId, owner: NodeId, slot: Slot, shard: ShardId) {
+        let is_new = !self.uploads.contains_key(&id);
+        let upload = self.upload(id, owner);
+        upload.rests &= !is_new || slot != CACHED_SLOT || id != cached_upload(shard);
+        upload.slots.insert(slot, shard);
+    }
+
     fn upload(&mut self, id: UploadId, owner: NodeId) -> &mut Upload {
         let (slots, blocks) = (BTreeMap::new(), BTreeSet::new());
-        let new = Upload { owner, slots, blocks, used: self.now };
+        let new = Upload { owner, slots, blocks, used: self.now, rests: true };
         let upload = self.uploads.entry(id).or_insert(new);
         upload.used = self.now;
         upload
