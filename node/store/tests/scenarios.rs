@@ -16,6 +16,7 @@ mod scenarios {
     mod one_process_at_a_time;
     mod proofs_come_from_the_disk;
     mod support;
+    mod the_cache_loses_power;
     mod the_cache_makes_room;
     mod the_cache_outlives_its_disk;
     mod the_index_is_a_cache;

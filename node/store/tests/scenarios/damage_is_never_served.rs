@@ -18,7 +18,7 @@ fn segments(path: &Path) -> Vec<PathBuf> {
 }
 
 /// Flips one bit in the middle of these bytes, wherever they are on disk.
-fn rot(path: &Path, bytes: &[u8]) {
+pub fn rot(path: &Path, bytes: &[u8]) {
     for segment in segments(path) {
         let mut content = fs::read(&segment).expect("a segment");
         let found = content.windows(64).position(|window| window == &bytes[..64]);

@@ -16,6 +16,7 @@ use supernode_store::evicting::{Admission, ShardCache, ShardCacheConfig};
 use supernode_store::offline::{Source, dump_map, fsck};
 use supernode_store::{Store, StoreConfig, StoreError};
 
+use super::damage_is_never_served::rot;
 use super::freed_bytes_come_back::until;
 use super::support::{assert_readable, config, node, open, put, put_shard};
 use crate::sample::{Client, Recipe, Terms, bytes_of, object};
@@ -151,6 +152,23 @@ async fn a_peer_that_squats_on_an_id_keeps_one_shard_out() {
     insert(&cache, [3]).await;
     assert_eq!(present(&cache, 1..4).await, [3]);
     close(&store, directory.path()).await;
+}
+
+#[tokio::test]
+async fn a_damaged_shard_leaves_the_cache_and_can_come_again() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path();
+    let store = open(config(path)).await.expect("a new store");
+    let cache = ShardCache::open(store.clone(), small()).await.expect("a cache");
+    insert(&cache, 0..3).await;
+    let (id, bytes) = shard(1);
+    rot(path, &bytes);
+    assert_eq!(present(&cache, 0..3).await, [0, 2]);
+    assert_eq!(cache.stats().bytes, cached_bytes(&store));
+    assert_eq!(cache.stats().entries, 2);
+    assert_eq!(cache.insert(id, bytes).await.expect("a sound disk"), Admission::Kept);
+    assert_eq!(present(&cache, 0..3).await, [0, 1, 2]);
+    close(&store, path).await;
 }
 
 /// Copies a data directory while its store works on: what a crash leaves.
