@@ -47,9 +47,10 @@ use supernode_protocol::limits::SHARD_BYTES_MAX;
 use supernode_protocol::wire::ByteRange;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::buffer::FilledShard;
-use crate::catalog::{CACHED_SLOT, State, cached_upload};
+use crate::catalog::{CACHED_SLOT, cached_upload};
 use crate::error::StoreError;
 use crate::reader::{RangeRead, Shard, cut};
 use crate::record::{Holder, Placed};
@@ -71,6 +72,12 @@ pub use self::stats::ShardCacheStats;
 /// One shard takes at most one part in this many of a cache: a larger one would evict too many
 /// others for what it is worth.
 pub const SHARD_SHARE: u64 = 16;
+
+/// How long evicted bytes may be on their way back to a full disk before more are evicted for it.
+const RECLAIM_PATIENCE: Duration = Duration::from_secs(2);
+
+/// One part in this many of the cache is evicted at least when the disk is full.
+const FULL_DISK_SHARE: u64 = 256;
 
 /// Bytes that are hashed before others get their turn.
 const PIECE_BYTES: usize = 1 << 20;
@@ -150,6 +157,8 @@ struct Inner {
     changed: Notify,
     fallback: Fallback,
     counters: Counters,
+    /// When the disk was last found full, and something evicted for it.
+    shrunk_at: Mutex<Option<Instant>>,
 }
 
 impl ShardCache {
@@ -173,6 +182,7 @@ impl ShardCache {
             changed: Notify::new(),
             fallback: Fallback::new(config.memory_bytes_max, probe_interval),
             counters: Counters::default(),
+            shrunk_at: Mutex::new(None),
         });
         let attached: Weak<dyn Evictable> = Arc::<Inner>::downgrade(&inner);
         if !inner.store.attach(attached) {
@@ -382,11 +392,17 @@ impl Inner {
         Ok(Admission::Kept)
     }
 
-    /// Frees bytes of a full disk, unless as many are on their way already.
+    /// Frees bytes of a full disk, unless some are on their way already: they come back with the
+    /// reclaim, and until then the disk is as full as before.
     async fn shrink(&self, bytes: u64) -> Result<(), StoreError> {
-        if self.store.usage().bytes(State::Dead) >= bytes {
-            return Ok(());
+        {
+            let mut shrunk_at = self.shrunk_at.lock();
+            if shrunk_at.is_some_and(|at| at.elapsed() < RECLAIM_PATIENCE) {
+                return Ok(());
+            }
+            *shrunk_at = Some(Instant::now());
         }
+        let bytes = bytes.max(self.config.bytes_max / FULL_DISK_SHARE);
         let victims = self.ledger.lock().evict_bytes(bytes);
         self.evict(victims).await.map(drop)
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 use supernode_protocol::ids::ShardId;
-use supernode_store::disk::{Disk, DiskFile, Fault, RealDisk, SimDisk};
+use supernode_store::disk::{Disk, DiskFile, RealDisk, SimDisk};
 use supernode_store::evicting::{Admission, ShardCache, ShardCacheConfig};
 use supernode_store::index::{Index, MemoryIndex, OpenFailure};
 use supernode_store::offline::fsck;
@@ -193,8 +193,6 @@ async fn a_disk_that_refuses_makes_the_cache_go_on_in_memory() {
     assert_eq!((stats.degradations, stats.refusals), (1, 5));
     assert_eq!((stats.bytes, stats.entries), (before.bytes, before.entries), "nobody is lost");
     assert!(is_served(&cache, 99).await && is_served(&cache, 98).await, "reads work");
-    let lie = cache.insert(shard(106).0, shard(107).1).await;
-    assert!(lie.is_err(), "bytes are verified in memory as well");
     for number in 200..400 {
         offer(&cache, number).await;
         let bytes = cache.stats().memory_bytes;
@@ -229,6 +227,8 @@ async fn a_disk_that_refused_is_left_alone_for_a_while() {
     let count = disk.count();
     disk.set(Mood::Well);
     assert_eq!(offer(&cache, 3).await, Admission::InMemory);
+    let lie = cache.insert(shard(4).0, shard(5).1).await;
+    assert!(lie.is_err(), "bytes are verified in memory as well");
     assert_eq!(disk.count(), count);
     // The next start has no grudge, and nothing but what was on disk.
     store.close().await.expect("an orderly stop");
@@ -285,13 +285,12 @@ async fn a_disk_down_to_its_reserve_evicts_as_much_as_it_needs() {
     let cache = ShardCache::open(store.clone(), small()).await.expect("a cache");
     insert(&cache, 0..30).await;
     disk.set_free_bytes(1 << 20);
-    // Nothing is due while holes cannot be made, so what is evicted stays dead.
-    disk.inject(Fault::NoHoles);
     for _ in 0..20 {
         assert_eq!(offer(&cache, 50).await, Admission::NoRoom);
     }
     let stats = cache.stats();
-    assert!((1..4).contains(&stats.evictions), "not all of it for one: {stats:?}");
+    // A few each time that some can have come back.
+    assert!((1..10).contains(&stats.evictions), "not all of it for one: {stats:?}");
     assert!(!stats.is_degraded);
     disk.set_free_bytes(1 << 40);
     insert(&cache, [50]).await;
@@ -302,15 +301,16 @@ async fn a_disk_down_to_its_reserve_evicts_as_much_as_it_needs() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn who_inserts_faster_than_the_disk_writes_waits() {
     const MIB: usize = 1 << 20;
+    const BUDGET: u64 = 64 << 20;
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path();
     let disk = Moody::new(path);
     let store = disk.open_store(path);
+    assert_eq!(store.metrics().buffer_free_bytes, BUDGET);
     let settings = ShardCacheConfig { bytes_max: 256 << 20, ..small() };
     let cache = ShardCache::open(store.clone(), settings).await.expect("a cache");
     insert(&cache, [1, 2]).await;
     assert!(is_served(&cache, 1).await);
-    let budget = store.metrics().buffer_free_bytes;
     disk.set(Mood::Hangs);
     let writers: Vec<_> = (0..96)
         .map(|number| {
@@ -322,7 +322,6 @@ async fn who_inserts_faster_than_the_disk_writes_waits() {
         })
         .collect();
     until("a used up budget", &store, |store| store.metrics().buffer_free_bytes == 0).await;
-    assert_eq!(budget, 64 << 20);
     assert!(!writers.iter().any(|writer| writer.is_finished()), "all of them wait");
     assert!(is_served(&cache, 1).await, "from memory");
     assert!(is_served(&cache, 2).await, "from the disk");
@@ -338,10 +337,13 @@ async fn who_inserts_faster_than_the_disk_writes_waits() {
         }
     }
     assert_eq!(left, 6);
-    let all = |store: &Store| store.metrics().buffer_free_bytes == budget;
-    until("buffers given back", &store, all).await;
+    // Those who left had begun, or not.
+    until("all accounted for", &store, |store| {
+        let is_idle = store.metrics().buffer_free_bytes == BUDGET;
+        is_idle && cache.stats().bytes == store.usage().leases[1].bytes
+    })
+    .await;
     let stats = cache.stats();
-    assert_eq!(stats.bytes, store.usage().leases[1].bytes);
     assert!(stats.bytes >= 90 << 20 && !stats.is_degraded);
     store.close().await.expect("an orderly stop");
 }
