@@ -43,7 +43,7 @@ mod restate;
 
 pub use self::header::{HEADER_BYTES, Header, HeaderError, Kind};
 pub(crate) use self::header::{MAGIC, read_u32, read_u64};
-pub use self::restate::{GroupPart, LeaseTold, Restate, Trashed};
+pub use self::restate::{CachedTold, GroupPart, LeaseTold, Restate, Trashed};
 
 /// The version of the record format that this program writes, and the only one it reads.
 pub const RECORD_VERSION: u8 = 1;

@@ -10,6 +10,7 @@ use supernode_protocol::ids::{NodeId, ShardId, Slot, UploadId};
 
 use super::entries::{UploadEntry, decode, malformed};
 use super::keys::{self, KeyParts};
+use super::query::PAGE;
 use super::{Catalog, IndexError, KvRead, Thing};
 use crate::record::Position;
 
@@ -37,7 +38,63 @@ pub struct CachedShard {
     pub age: (u64, Position),
 }
 
+/// A cached shard, with its upload.
+type CachedUpload = (UploadId, UploadEntry, ShardId);
+
 impl<K: KvRead + ?Sized> Catalog<'_, K> {
+    /// The shard that an upload caches, if that is what it is for.
+    pub fn cached_by(
+        &self,
+        upload: UploadId,
+        entry: &UploadEntry,
+    ) -> Result<Option<ShardId>, IndexError> {
+        if entry.queued_secs.is_some() {
+            return Ok(None);
+        }
+        let slot = self.0.get(&keys::upload_slot(upload, CACHED_SLOT))?;
+        Ok(slot.and_then(|value| ShardId::from_slice(&value)))
+    }
+
+    /// Cached shards whose uploads were begun in a segment or before it, after an upload: the next
+    /// `limit`. Walks over all uploads.
+    pub fn cached_begun(
+        &self,
+        through: u32,
+        mut after: Option<UploadId>,
+        limit: usize,
+    ) -> Result<Vec<CachedUpload>, IndexError> {
+        let mut begun = Vec::new();
+        while begun.len() < limit {
+            let page = self.uploads(after, PAGE)?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(*last);
+            for (upload, entry) in page {
+                if entry.begun > through || begun.len() == limit {
+                    continue;
+                }
+                if let Some(shard) = self.cached_by(upload, &entry)? {
+                    begun.push((upload, entry, shard));
+                }
+            }
+        }
+        Ok(begun)
+    }
+
+    /// The next `limit` uploads after one.
+    fn uploads(
+        &self,
+        after: Option<UploadId>,
+        limit: usize,
+    ) -> Result<Vec<(UploadId, UploadEntry)>, IndexError> {
+        let start = after.map_or(vec![keys::UPLOAD], |upload| keys::after(&keys::upload(upload)));
+        let pairs = self.0.range(&start, &keys::prefix_end(&[keys::UPLOAD]), limit)?;
+        let parse = |(key, value): &(Vec<u8>, Vec<u8>)| {
+            let upload = KeyParts::after(key, 1).upload().ok_or_else(|| malformed(key))?;
+            Ok((upload, decode(key, value)?))
+        };
+        pairs.iter().map(parse).collect()
+    }
+
     /// Cached shards of a node among the next `limit` uploads after one, and the last of these;
     /// `None` behind the end.
     pub fn cached(
@@ -46,18 +103,14 @@ impl<K: KvRead + ?Sized> Catalog<'_, K> {
         after: Option<UploadId>,
         limit: usize,
     ) -> Result<(Vec<CachedShard>, Option<UploadId>), IndexError> {
-        let start = after.map_or(vec![keys::UPLOAD], |upload| keys::after(&keys::upload(upload)));
         let mut cached = Vec::new();
-        let mut last = None;
-        for (key, value) in self.0.range(&start, &keys::prefix_end(&[keys::UPLOAD]), limit)? {
-            let upload = KeyParts::after(&key, 1).upload().ok_or_else(|| malformed(&key))?;
-            last = Some(upload);
-            let entry: UploadEntry = decode(&key, &value)?;
-            if entry.owner != node || entry.queued_secs.is_some() {
+        let page = self.uploads(after, limit)?;
+        let last = page.last().map(|(upload, _)| *upload);
+        for (upload, entry) in page {
+            if entry.owner != node {
                 continue;
             }
-            let slot = self.0.get(&keys::upload_slot(upload, CACHED_SLOT))?;
-            let Some(shard) = slot.and_then(|value| ShardId::from_slice(&value)) else { continue };
+            let Some(shard) = self.cached_by(upload, &entry)? else { continue };
             let Some(kept) = self.kept(Thing::Shard(shard))? else { continue };
             cached.push(CachedShard { shard, len: kept.len, age: (entry.used_secs, kept.at) });
         }

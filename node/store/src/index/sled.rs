@@ -24,7 +24,7 @@ use super::{Changes, Index, Mark};
 use crate::catalog::{IndexError, KvRead, Pairs};
 
 /// Version of keys and values; another one is rebuilt, never converted.
-const INDEX_FORMAT: u32 = 5;
+const INDEX_FORMAT: u32 = 6;
 /// Sorts before every key of the catalog.
 const META_KEY: &[u8] = &[0];
 const CRC_BYTES: usize = 4;

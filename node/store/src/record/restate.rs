@@ -12,6 +12,8 @@ use supernode_protocol::lease::{Expiry, LeaseKind};
 use supernode_protocol::placement::PlacementRecord;
 use supernode_protocol::signed::Signed;
 
+use super::Holder;
+
 /// Something that is so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Restate {
@@ -19,6 +21,17 @@ pub enum Restate {
     Lease(LeaseTold),
     /// A group, or as much of a large one as fits into a record.
     Group(Box<GroupPart>),
+    /// A cached shard: the upload that keeps it.
+    Cached(CachedTold),
+}
+
+/// The upload of a cached shard as it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CachedTold {
+    /// The upload and its owner.
+    pub holder: Holder,
+    /// The running second in which it was last used.
+    pub used_secs: u64,
 }
 
 /// A lease as it stands.

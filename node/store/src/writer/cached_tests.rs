@@ -22,6 +22,7 @@ fn a_cached_shard_rests_as_long_as_it_likes_and_goes_when_it_is_evicted() {
         let found = lab.reader.catalog().cached(node, None, 10).expect("a sound index").0;
         found.into_iter().map(|cached| cached.shard).collect::<Vec<_>>()
     };
+    assert_eq!(cached(&lab), [shard], "not what is under another upload of its own");
     for fate in [IndexFate::Kept, IndexFate::Lost] {
         lab.tick(lab.config.upload_idle_secs + 100);
         lab.restart(true, fate);

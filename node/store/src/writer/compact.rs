@@ -12,25 +12,30 @@
 //! - Everything that lives and was begun in the oldest segment is kept by a group that was begun
 //!   there (or by an upload, which ends by itself). So it goes from group to group, those that end
 //!   first before the others: they lie together then, and die together.
+//! - Uploads of cached shards do not end by themselves. They come after the groups.
 //! - A record of it changes nothing but places. It may be cut short anywhere, and begins again.
 //! - Reading is done beside the writer, in slices, at a pace of its own; a slice is written like
 //!   any batch, and what changed meanwhile is passed over.
 
 use std::collections::VecDeque;
 
-use supernode_protocol::ids::{Cid, ShardId, Slot};
+use supernode_protocol::ids::{Cid, ShardId, Slot, UploadId};
 use supernode_protocol::lease::Expiry;
 use supernode_protocol::placement::PlacementRecord;
 use supernode_protocol::signed::Signed;
 
 use super::reclaim::{ReclaimJob, Slice};
 use super::{Planned, Writer};
-use crate::catalog::{Catalog, GroupEntry, IndexError, KvRead, State, Thing, Usage};
+use crate::catalog::{
+    Catalog, GroupEntry, IndexError, KvRead, State, Thing, UploadEntry, Usage,
+};
 use crate::error::StoreError;
 use crate::metrics::bump;
 use crate::planted::{Bug, has};
 use crate::reader::{Reader, Shard};
-use crate::record::{Body, GroupPart, LeaseTold, Payload, Position, Restate, Trashed, short_id};
+use crate::record::{
+    Body, CachedTold, GroupPart, Holder, LeaseTold, Payload, Position, Restate, Trashed, short_id,
+};
 
 /// Groups listed in one slice. These are small in tests, so that little things have several.
 const LISTED_GROUPS_MAX: usize = if cfg!(test) { 2 } else { 16 << 10 };
@@ -76,6 +81,15 @@ struct GroupFacts {
     span: Option<Vec<u8>>,
 }
 
+/// Cached shards that lie in segments that are to go.
+#[derive(Debug)]
+pub(super) struct GatheredCached {
+    /// Uploads and their shards, read back where these lie there too.
+    shards: Vec<(UploadId, ShardId, Option<ThingRead>)>,
+    /// Where it goes on; `None` when these are all.
+    next: Option<UploadId>,
+}
+
 /// What the writer remembers between slices.
 #[derive(Debug, Default)]
 pub(super) struct Compacting {
@@ -118,6 +132,8 @@ struct Pass {
     groups: VecDeque<(Cid, u32)>,
     /// Where the list goes on; `None` when it is complete.
     listed: Option<Cursor>,
+    /// The same for cached shards.
+    cached: Option<Option<UploadId>>,
     /// Something was written in it.
     has_moved: bool,
 }
@@ -170,6 +186,40 @@ pub(super) fn gather(
         all.push(gather_group(reader, through, group, &mut bytes));
     }
     all
+}
+
+/// Reads cached shards that were begun in a segment or before it, as much as fits into a slice.
+pub(super) fn gather_cached(
+    reader: &Reader,
+    through: u32,
+    after: Option<UploadId>,
+) -> Result<GatheredCached, StoreError> {
+    let catalog = reader.catalog();
+    let begun = catalog.cached_begun(through, after, GATHERED_GROUPS_MAX)?;
+    let mut is_all = begun.len() < GATHERED_GROUPS_MAX;
+    let (mut shards, mut next, mut bytes) = (Vec::new(), after, 0);
+    for (upload, _, shard) in begun {
+        if bytes >= SLICE_BYTES {
+            is_all = false;
+            break;
+        }
+        next = Some(upload);
+        let thing = Thing::Shard(shard);
+        let Some(kept) = catalog.kept(thing)? else { continue };
+        let read = (kept.begun <= through).then(|| {
+            bytes += kept.len;
+            let content = reader.read_back(thing, &kept)?;
+            Ok(ThingRead { thing, at: kept.at, content })
+        });
+        match read.transpose() {
+            Ok(read) => shards.push((upload, shard, read)),
+            Err(error @ StoreError::Damaged { .. }) => {
+                tracing::warn!(%error, "compaction leaves out what it cannot read");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(GatheredCached { shards, next: next.filter(|_| !is_all) })
 }
 
 /// Reads one of them, and adds to the bytes of the slice.
@@ -303,6 +353,9 @@ impl Writer {
         if let Some(after) = pass.listed {
             return Ok(Some(ReclaimJob::List { segment, after }));
         }
+        if let Some(after) = pass.cached {
+            return Ok(Some(ReclaimJob::GatherCached { segment, after }));
+        }
         // Again, for what came from uploads meanwhile; then those that are left end by themselves.
         let has_moved = pass.has_moved;
         state.pass = Pass::of(segment);
@@ -349,7 +402,14 @@ impl Writer {
                 pass.groups = groups.into();
                 Ok(())
             }
-            Slice::Listed(Err(error)) => Err(error),
+            Slice::Listed(Err(error)) | Slice::Cached(Err(error)) => Err(error),
+            Slice::Cached(Ok(GatheredCached { shards, next })) => {
+                self.compacting.pass.cached = next.map(Some);
+                for (upload, shard, read) in shards {
+                    self.restate_cached(upload, shard, read)?;
+                }
+                self.sync()
+            }
             Slice::Gathered(groups) => {
                 for gathered in groups {
                     match gathered {
@@ -366,13 +426,40 @@ impl Writer {
         }
     }
 
-    fn restate(&mut self, gathered: Gathered) -> Result<(), StoreError> {
+    fn count_compacted(&mut self, bytes: u64) {
         let state = &mut self.compacting;
         if state.paced.0 != self.now {
             state.paced = (self.now, 0);
         }
-        state.paced.1 += gathered.bytes();
-        bump(&self.counters.compacted_bytes, gathered.bytes());
+        state.paced.1 += bytes;
+        bump(&self.counters.compacted_bytes, bytes);
+    }
+
+    /// Says a cached shard again, if it is still cached.
+    fn restate_cached(
+        &mut self,
+        upload: UploadId,
+        shard: ShardId,
+        read: Option<ThingRead>,
+    ) -> Result<(), StoreError> {
+        if let Some(read) = read {
+            self.count_compacted(read.content.bytes.len() as u64);
+            self.copy(read)?;
+        }
+        let entry = Catalog(&self.overlay.stage()).upload(upload)?;
+        let through = self.compacting.pass.segment;
+        // One that holds more is no cached shard's alone, whatever it is.
+        let is_told = |entry: &UploadEntry| (entry.slot_count, entry.block_count) == (1, 0);
+        let entry = entry.filter(|entry| entry.begun <= through && is_told(entry));
+        let Some(entry) = entry else { return Ok(()) };
+        let holder = Holder { upload, owner: entry.owner };
+        let told = CachedTold { holder, used_secs: entry.used_secs };
+        self.compacting.pass.has_moved = true;
+        self.submit(Planned::restated(Restate::Cached(told), *shard.as_bytes()), None)
+    }
+
+    fn restate(&mut self, gathered: Gathered) -> Result<(), StoreError> {
+        self.count_compacted(gathered.bytes());
         let Gathered { object, group, things, facts, is_gone } = gathered;
         let before = self.sequence_next;
         for read in things {
@@ -496,7 +583,7 @@ fn leases_told<K: KvRead + ?Sized>(
 
 impl Pass {
     fn of(segment: u32) -> Self {
-        Self { segment, listed: Some(None), ..Self::default() }
+        Self { segment, listed: Some(None), cached: Some(None), ..Self::default() }
     }
 }
 

@@ -9,7 +9,7 @@ use supernode_protocol::ids::{LeaseId, ShardId, UploadId};
 use supernode_protocol::lease::Expiry;
 
 use super::harness::{Action, IndexFate, LARGE, Lab, config};
-use crate::catalog::Thing;
+use crate::catalog::{Thing, cached_upload};
 use crate::config::StoreConfig;
 use crate::record::Body;
 use crate::sample::Terms;
@@ -174,6 +174,29 @@ fn a_damaged_shard_keeps_its_segment_until_it_is_put_again() {
     reclaim_alone(&mut lab);
     assert!(oldest(&lab) > 1 && !lab.writer.is_compacting());
     lab.reader.shard(shard).expect("whole again");
+}
+
+#[test]
+fn a_cached_shard_moves_on_and_stays_as_old_as_it_is() {
+    let mut lab = Lab::new(12);
+    let (_, shard, _) = lab.world.objects[LARGE].groups[0].shards[0];
+    let upload = cached_upload(shard);
+    lab.run(&[Action::PutShard { client: 0, upload, object: LARGE, group: 0, shard: 0 }]);
+    let entry = |lab: &Lab| {
+        let entry = lab.reader.catalog().upload(upload).expect("a sound index");
+        entry.expect("it is cached")
+    };
+    let before = entry(&lab);
+    lab.tick(100);
+    lab.compact();
+    lab.reclaim(STEPS);
+    assert!(oldest(&lab) > before.begun, "its segment is gone");
+    assert!(entry(&lab).begun > before.begun);
+    assert_eq!(entry(&lab).used_secs, before.used_secs);
+    lab.restart(true, IndexFate::Lost);
+    lab.compare();
+    assert_eq!(entry(&lab).used_secs, before.used_secs);
+    assert!(lab.reader.shard(shard).is_ok());
 }
 
 #[test]

@@ -22,9 +22,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
-use supernode_protocol::ids::Cid;
+use supernode_protocol::ids::{Cid, UploadId};
 
-use super::compact::{self, Gathered};
+use super::compact::{self, Gathered, GatheredCached};
 use super::{Planned, Writer};
 use crate::catalog::{Catalog, DeadRecord, IndexError};
 use crate::error::StoreError;
@@ -72,6 +72,13 @@ pub enum ReclaimJob {
         /// Where the list goes on.
         after: Option<(Cid, u32)>,
     },
+    /// Read what is cached there.
+    GatherCached {
+        /// The oldest segment.
+        segment: u32,
+        /// Where this goes on.
+        after: Option<UploadId>,
+    },
     /// Read what of some groups lies there.
     Gather {
         /// The oldest segment.
@@ -86,6 +93,8 @@ pub enum ReclaimJob {
 pub(super) enum Slice {
     /// Groups that keep a segment.
     Listed(Result<Vec<(Cid, u32)>, StoreError>),
+    /// Cached shards that are to be copied.
+    Cached(Result<GatheredCached, StoreError>),
     /// What of groups is to be copied, group by group.
     Gathered(Vec<Result<Gathered, StoreError>>),
 }
@@ -150,6 +159,9 @@ impl ReclaimJob {
             }
             Self::List { segment, after } => {
                 done.slice = Some(Slice::Listed(compact::list(reader, segment, after)));
+            }
+            Self::GatherCached { segment, after } => {
+                done.slice = Some(Slice::Cached(compact::gather_cached(reader, segment, after)));
             }
             Self::Gather { segment, groups } => {
                 done.slice = Some(Slice::Gathered(compact::gather(reader, segment, groups)));

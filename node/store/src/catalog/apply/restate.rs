@@ -9,8 +9,8 @@ use supernode_protocol::ids::{Cid, LeaseId, ShardId, Slot};
 
 use super::{Change, Shift, hash_of};
 use crate::catalog::entries::{GroupEntry, encode};
-use crate::catalog::{IndexError, Kv, Tally, Thing, keys};
-use crate::record::{GroupPart, LeaseTold, Restate, cid_of};
+use crate::catalog::{CACHED_SLOT, IndexError, Kv, Tally, Thing, keys};
+use crate::record::{CachedTold, GroupPart, LeaseTold, Placed, Restate, cid_of, shard_of};
 
 impl<K: Kv> Change<'_, K> {
     /// A copy of what is kept: read from there, and begun there, from now on.
@@ -26,6 +26,7 @@ impl<K: Kv> Change<'_, K> {
         match restate {
             Restate::Lease(told) => self.restate_lease(told),
             Restate::Group(part) => self.restate_group(part),
+            Restate::Cached(told) => self.restate_cached(told),
         }
     }
 
@@ -47,6 +48,23 @@ impl<K: Kv> Change<'_, K> {
         lease.created_secs = told.created_secs;
         lease.begun = self.begin_anew(lease.begun, self.entry.at.segment)?;
         self.kv.put(keys::lease(id), encode(&lease));
+        Ok(())
+    }
+
+    /// The upload is all that this says, if it keeps nothing else; then older records are not
+    /// needed for it, but for the shard's.
+    fn restate_cached(&mut self, told: &CachedTold) -> Result<(), IndexError> {
+        let id = told.holder.upload;
+        let shard = shard_of(self.entry.id);
+        self.place(&Placed { holder: told.holder, slot: CACHED_SLOT })?;
+        let (upload, kept) = (self.query().upload(id)?, self.query().kept(Thing::Shard(shard))?);
+        let (Some(mut upload), Some(kept)) = (upload, kept) else { return Ok(()) };
+        upload.used_secs = told.used_secs;
+        if (upload.slot_count, upload.block_count) == (1, 0) {
+            let begun = kept.begun.min(self.entry.at.segment);
+            upload.begun = self.begin_anew(upload.begun, begun)?;
+        }
+        self.kv.put(keys::upload(id), encode(&upload));
         Ok(())
     }
 
