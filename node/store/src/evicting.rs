@@ -214,7 +214,7 @@ impl ShardCache {
     ///
     /// # Errors
     /// [`StoreError::BadRange`].
-    pub async fn get_range(
+    pub async fn range(
         &self,
         shard: ShardId,
         range: ByteRange,

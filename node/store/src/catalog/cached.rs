@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Shards that the node keeps of its own accord, until it wants their room.
 //!
-//! A cached shard is slot 0 of an upload of its own, which the node itself owns and whose id follows
-//! from the shard's. Such an upload does not end by resting, so it is in no queue; abandoning it
-//! evicts the shard. To everything else it is an upload like any other: the shard stays as long as
-//! something else refers to it too, and what nothing refers to is buried and reclaimed.
+//! A cached shard is slot 0 of an upload of its own, which the node itself owns and whose id
+//! follows from the shard's. Such an upload does not end by resting, so it is in no queue;
+//! abandoning it evicts the shard. To everything else it is an upload like any other: the shard
+//! stays as long as something else refers to it too, and what nothing refers to is buried and
+//! reclaimed. Only compaction knows it apart, because it has to move what does not end.
 
 use supernode_protocol::ids::{NodeId, ShardId, Slot, UploadId};
 

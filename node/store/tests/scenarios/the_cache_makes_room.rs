@@ -126,9 +126,9 @@ async fn entries_are_bounded_and_what_is_too_large_is_told() {
     assert!(matches!(second, Err(StoreError::Config { .. })), "one cache a store");
     let (id, bytes) = shard(7);
     let range = ByteRange { offset: 10, len: 20 };
-    let part = cache.get_range(id, range).await.expect("a good range").expect("it is here");
+    let part = cache.range(id, range).await.expect("a good range").expect("it is here");
     assert_eq!(part.bytes, bytes, "widened to a group");
-    let beyond = cache.get_range(id, ByteRange { offset: 1 << 20, len: 1 }).await;
+    let beyond = cache.range(id, ByteRange { offset: 1 << 20, len: 1 }).await;
     assert!(matches!(beyond, Err(StoreError::BadRange { .. })), "{beyond:?}");
     assert!(cache.remove(id).await.expect("a sound disk"));
     assert!(!cache.remove(id).await.expect("a sound disk"));
