@@ -26,9 +26,7 @@ use supernode_protocol::signed::Signed;
 
 use super::reclaim::{ReclaimJob, Slice};
 use super::{Planned, Writer};
-use crate::catalog::{
-    Catalog, GroupEntry, IndexError, KvRead, State, Thing, UploadEntry, Usage,
-};
+use crate::catalog::{Catalog, GroupEntry, IndexError, KvRead, State, Thing, UploadEntry, Usage};
 use crate::error::StoreError;
 use crate::metrics::bump;
 use crate::planted::{Bug, has};
