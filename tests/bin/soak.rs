@@ -76,7 +76,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         for number in 1..=minutes {
             tokio::select! {
                 _ = tick.tick() => {}
-                ended = writers.join_next() => return Err(format!("a writer was refused: {ended:?}")),
+                ended = writers.join_next() => {
+                    return Err(format!("a writer was refused: {ended:?}"));
+                }
             }
             if number % READ_EVERY == 0 {
                 read_back(&ledger_path, &doors[0], &mut random).await?;

@@ -6,7 +6,8 @@
 //! never served; a new copy of it (a put, a repair) has another position and is served again.
 //!
 //! What is read may move at any time, because compaction copies it to the head of the log and its
-//! old place goes. So who fails to read looks again where it is, and fails only if it is still there.
+//! old place goes. So who fails to read looks again where it is, and fails only if that is still
+//! there.
 
 use std::collections::HashMap;
 use std::sync::Arc;

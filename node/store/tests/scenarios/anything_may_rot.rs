@@ -3,8 +3,8 @@
 //! is read is right or an error, what matters is found by the scrub, and what rots outside the
 //! segments costs nothing.
 //!
-//! `SUPERNODE_ROTS` says how many times, `SUPERNODE_SEED` where to begin: each time has the next seed
-//! and is repeated by it.
+//! `SUPERNODE_ROTS` says how many times, `SUPERNODE_SEED` where to begin: each time has the next
+//! seed and is repeated by it.
 
 use std::env;
 use std::fs;
