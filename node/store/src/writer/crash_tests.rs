@@ -143,6 +143,13 @@ fn whatever_happens_acknowledged_is_kept_and_the_rest_is_whole_or_absent() {
 }
 
 #[test]
+fn whatever_is_left_of_a_log_fits_together() {
+    for seed in 0..12 {
+        live(seed, &mut Counts::default()).check_every_end();
+    }
+}
+
+#[test]
 fn a_check_notices_each_derived_key_that_is_lost_or_there_for_nothing() {
     let mut seen = BTreeSet::new();
     for seed in 0..6 {

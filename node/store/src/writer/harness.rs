@@ -566,6 +566,21 @@ impl Lab {
         self.disk.corrupt(&file_name(segment), at, 1 << (bit % 8));
     }
 
+    /// Replays the last records of the log, from each one on, and walks over what comes of it.
+    pub fn check_every_end(&self) {
+        let mut records = Vec::new();
+        read_log(&self.disk, |found| records.push(found));
+        for from in 0..records.len() {
+            let mut map = MapKv::default();
+            for found in &records[from..] {
+                apply(&mut map, &entry_of(found)).expect("a map in memory");
+            }
+            let differences = check(&map).expect("a map in memory");
+            let (seed, first) = (self.seed, &records[from].at);
+            assert!(differences.is_empty(), "seed {seed}: from {first:?} on: {differences:#?}");
+        }
+    }
+
     /// Where the records of a kind are.
     pub fn records(&self, kind: Kind) -> Vec<Position> {
         let mut places = Vec::new();

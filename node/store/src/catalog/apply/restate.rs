@@ -10,7 +10,7 @@ use supernode_protocol::ids::{Cid, LeaseId, ShardId, Slot};
 use super::{Change, Shift, hash_of};
 use crate::catalog::entries::{GroupEntry, encode};
 use crate::catalog::{CACHED_SLOT, IndexError, Kv, Tally, Thing, keys};
-use crate::record::{CachedTold, GroupPart, LeaseTold, Placed, Restate, cid_of, shard_of};
+use crate::record::{CachedTold, GroupPart, LeaseTold, Placed, Restate, Trashed, cid_of, shard_of};
 
 impl<K: Kv> Change<'_, K> {
     /// A copy of what is kept: read from there, and begun there, from now on.
@@ -95,7 +95,11 @@ impl<K: Kv> Change<'_, K> {
             let begun = self.oldest_of(object, number, &group, since)?;
             group.begun = self.begin_anew(group.begun, begun)?;
         }
-        match part.trashed {
+        // A replay that lacks the first part may lack what covered the group; it ended since, or
+        // that part would be here.
+        let uncovered = Trashed { secs: self.entry.running_secs, evicted: false };
+        let uncovered = (group.lease_count == 0).then_some(uncovered);
+        match part.trashed.or(uncovered) {
             Some(trashed) => self.trash(object, number, group, trashed),
             None => {
                 self.kv.put(keys::group(object, number), encode(&group));
