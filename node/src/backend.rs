@@ -236,6 +236,10 @@ pub(crate) fn told(error: StoreError) -> WireError {
         StoreError::Stopped { .. } => {
             tell(ErrorCode::Unavailable, "the node is stopping; ask another holder".to_owned())
         }
+        StoreError::Offline { .. } => {
+            let message = "a disk of this node is offline; ask another holder".to_owned();
+            tell(ErrorCode::Unavailable, message)
+        }
         other => {
             tracing::error!(error = %other, "a request failed in the store");
             tell(ErrorCode::Internal, "the node's disk failed; ask another holder".to_owned())
@@ -301,5 +305,8 @@ mod tests {
         assert_eq!(told(StoreError::ShardNotFound { shard }).code, ErrorCode::NotFound);
         let stopped = StoreError::Stopped { reason: "closed".to_owned() };
         assert_eq!(told(stopped).code, ErrorCode::Unavailable);
+        let offline = told(StoreError::Offline { path: "/secret".into() });
+        assert_eq!(offline.code, ErrorCode::Unavailable, "what a disk would have is not absent");
+        assert!(!offline.message.contains("secret"), "{offline}");
     }
 }

@@ -17,7 +17,7 @@ use supernode_protocol::lease::{Commit, Expiry};
 use supernode_protocol::manifest::{Page, Root};
 use supernode_protocol::tree::{SpanProof, verify_span};
 use supernode_protocol::wire::{ErrorCode, HeldIndexes, Receipt, WireError};
-use supernode_store::{GroupRead, Store};
+use supernode_store::{GroupRead, Store, StoreError};
 use tokio::time::timeout;
 
 use crate::backend::told as told_of;
@@ -58,7 +58,11 @@ impl Notary {
         let refuse = |message: String| Err(told(ErrorCode::Refused, message));
         let ends = match self.state(deal).await? {
             DealState::Reserved(it) => {
-                let here = store.deal(lease).await.map_err(told_of)?;
+                let here = match store.deal(lease).await {
+                    // New deals go to the disks that work.
+                    Err(StoreError::Offline { .. }) => None,
+                    here => here.map_err(told_of)?,
+                };
                 if let Some(here) = here.filter(|here| here.owner == caller) {
                     if here.object.is_some_and(|object| object != commit.object) {
                         store.end_deal(lease).await.map_err(told_of)?;

@@ -13,6 +13,7 @@ use supernode_store::{Io, IoChoice, StoreError, Usage};
 
 use super::{Given, scrub};
 use crate::cli::{DumpMapArgs, MapSource, StoreCommand, StoreDirArgs};
+use crate::config::NodeConfig;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Output, Report};
 
@@ -36,7 +37,7 @@ const MARKS: [&str; 2] = ["lock", "index"];
 fn directory(given: &Given, args: &StoreDirArgs) -> Result<PathBuf, Failure> {
     let path = match &args.data_dir {
         Some(path) => path.clone(),
-        None => given.node_config(Vec::new())?.data_dir,
+        None => own_directory(given.node_config(Vec::new())?)?,
     };
     let shown = path.display();
     let entries = fs::read_dir(&path)
@@ -51,6 +52,19 @@ fn directory(given: &Given, args: &StoreDirArgs) -> Result<PathBuf, Failure> {
         )));
     }
     Ok(path)
+}
+
+/// Where a configured node keeps everything, if that is one place.
+fn own_directory(config: NodeConfig) -> Result<PathBuf, Failure> {
+    let disks: Vec<_> = config.storage.disks.iter().map(|disk| disk.path.display()).collect();
+    if disks.is_empty() {
+        return Ok(config.data_dir);
+    }
+    Err(Failure::usage(format_args!(
+        "this node keeps its records on several disks, each a store of its own; name one of them \
+         with --data-dir: {}",
+        disks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    )))
 }
 
 impl From<StoreError> for Failure {

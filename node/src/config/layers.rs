@@ -221,6 +221,13 @@ fn number_edits(
         let key = join(prefix, name.get_ref());
         match (value.get_ref(), Unit::of(name.get_ref())) {
             (DeValue::Table(table), _) => number_edits(table, &key, edits)?,
+            (DeValue::Array(entries), _) => {
+                for (number, entry) in (1..).zip(entries) {
+                    if let DeValue::Table(table) = entry.get_ref() {
+                        number_edits(table, &format!("{key}[{number}]"), edits)?;
+                    }
+                }
+            }
             (DeValue::String(text), Some(unit)) => {
                 let span = value.span();
                 let number = unit.parse(text).map_err(|error| Wrong {

@@ -188,6 +188,9 @@ impl Settings for NodeConfig {
     fn resolve_paths(&mut self, directory: &Path) {
         // Through its components, because nobody can make a directory `node/.`.
         self.data_dir = directory.join(&self.data_dir).components().collect();
+        for disk in &mut self.storage.disks {
+            disk.path = directory.join(&disk.path).components().collect();
+        }
     }
 }
 

@@ -168,7 +168,7 @@ impl ShardBuffer {
             let reason = format!("the bytes hash to {id}, announced was {shard}");
             return Err(StoreError::BodyMismatch { reason });
         }
-        Ok(FilledShard { memory: self.memory, outboard })
+        Ok(FilledShard { memory: Arc::new(self.memory), outboard: outboard.into() })
     }
 }
 
@@ -191,11 +191,11 @@ impl Drop for Memory {
     }
 }
 
-/// A whole shard whose bytes hash to its id, with its hash tree.
-#[derive(Debug)]
+/// A whole shard whose bytes hash to its id, with its hash tree. Clones are the same memory.
+#[derive(Debug, Clone)]
 pub struct FilledShard {
-    memory: Memory,
-    outboard: Vec<u8>,
+    memory: Arc<Memory>,
+    outboard: Arc<[u8]>,
 }
 
 impl FilledShard {

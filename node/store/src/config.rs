@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The store's settings. Plain integers, units last; the binary reads human text into them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::de::IntoDeserializer;
 use serde::{Deserialize, Serialize};
@@ -108,6 +108,16 @@ pub struct LeaseDurability {
     pub cache: KindDurability,
 }
 
+/// One disk of several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskConfig {
+    /// Its directory, where a file system of its own is mounted.
+    pub path: PathBuf,
+    /// Bytes of shards offered of it; 0 takes none.
+    pub capacity_bytes: u64,
+}
+
 /// How a store works. See `configs/` for the annotated example.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -120,6 +130,9 @@ pub struct StoreConfig {
     pub node: NodeId,
     /// Bytes of shards this node offers; 0 takes none.
     pub capacity_bytes: u64,
+    /// Directories on disks of their own that everything is kept on, in place of the data
+    /// directory and its `capacity_bytes`. Empty: the data directory alone.
+    pub disks: Vec<DiskConfig>,
     /// Free space on the file system below which no shards are taken, so that there is always room
     /// to delete.
     pub reserve_bytes: u64,
@@ -177,6 +190,7 @@ impl Default for StoreConfig {
             path: PathBuf::new(),
             node: nobody(),
             capacity_bytes: 100 << 30,
+            disks: Vec::new(),
             reserve_bytes: 1 << 30,
             io: Io::Auto,
             durability: Durability::Batched,
@@ -223,6 +237,11 @@ impl StoreConfig {
         leases.chain([self.durability]).any(|durability| !durability.waits_for_sync())
     }
 
+    /// The same for one directory.
+    pub(crate) fn of_disk(&self, path: &Path, capacity_bytes: u64) -> Self {
+        Self { path: path.to_owned(), capacity_bytes, disks: Vec::new(), ..self.clone() }
+    }
+
     /// Checks what the types cannot.
     ///
     /// # Errors
@@ -235,6 +254,7 @@ impl StoreConfig {
         if self.path.as_os_str().is_empty() {
             return bad("data_dir", "it is empty; name a directory".to_owned());
         }
+        self.validate_disks()?;
         at_least("buffer_bytes_max", self.buffer_bytes_max, SHARD_BYTES_MAX)?;
         at_least("segment_bytes_max", self.segment_bytes_max, 1 << 20)?;
         at_least("batch_bytes_max", self.batch_bytes_max, 4096)?;
@@ -251,6 +271,23 @@ impl StoreConfig {
         if self.batch_window_millis > 1000 {
             let reason = "more than 1000 ms would stall every put; 2 is usual".to_owned();
             return bad("batch_window_millis", reason);
+        }
+        Ok(())
+    }
+
+    /// No directory twice, and none within another.
+    fn validate_disks(&self) -> Result<(), StoreError> {
+        let bad = |reason: String| Err(StoreError::Config { key: "disks", reason });
+        for (position, DiskConfig { path, .. }) in self.disks.iter().enumerate() {
+            if path.as_os_str().is_empty() {
+                return bad("a path is empty; name a directory".to_owned());
+            }
+            let is_within =
+                |other: &&DiskConfig| path.starts_with(&other.path) || other.path.starts_with(path);
+            if let Some(other) = self.disks[..position].iter().find(is_within) {
+                let (one, other) = (path.display(), other.path.display());
+                return bad(format!("{one} and {other} are the same or one within the other"));
+            }
         }
         Ok(())
     }

@@ -174,6 +174,13 @@ pub enum StoreError {
         /// What is wrong and what would be right.
         reason: String,
     },
+    /// What is asked for may lie on a disk that cannot be reached: no word that it is not here.
+    #[error("disk {} is offline, and what lies there cannot be reached; ask another holder",
+        path.display())]
+    Offline {
+        /// The disk's directory.
+        path: PathBuf,
+    },
     /// The store is closed or has given up.
     #[error("the store has stopped: {reason}")]
     Stopped {
@@ -193,6 +200,17 @@ pub enum StoreError {
 impl StoreError {
     pub(crate) fn io(action: impl Into<String>, error: io::Error) -> Self {
         Self::Io { action: action.into(), source: Arc::new(error) }
+    }
+
+    /// Whether it says that what was asked for is not here.
+    pub(crate) fn is_absence(&self) -> bool {
+        matches!(
+            self,
+            Self::ShardNotFound { .. }
+                | Self::GroupNotFound { .. }
+                | Self::LeaseNotFound { .. }
+                | Self::UnknownUpload { .. }
+        )
     }
 
     pub(crate) fn stopped(reason: impl Into<String>) -> Self {

@@ -324,7 +324,10 @@ impl ShardCache {
         match error {
             StoreError::Full { .. } => Ok(Admission::NoRoom),
             StoreError::NotOwner { .. } => Ok(Admission::Taken),
-            StoreError::Io { .. } | StoreError::Stopped { .. } | StoreError::Index { .. } => {
+            StoreError::Io { .. }
+            | StoreError::Stopped { .. }
+            | StoreError::Index { .. }
+            | StoreError::Offline { .. } => {
                 self.inner.fallback.failed(&error);
                 self.inner.fallback.keep(shard, bytes).await?;
                 Ok(Admission::InMemory)
@@ -441,8 +444,11 @@ impl Inner {
             let (weighed, outcome) =
                 joined.map_err(|_| StoreError::stopped("a release panicked"))?;
             let error = outcome.err();
-            // One that is not there is gone.
-            let error = error.filter(|error| !matches!(error, StoreError::LeaseNotFound { .. }));
+            // One that is not there is gone, and one whose disk is not comes back with it.
+            let is_gone = |error: &StoreError| {
+                matches!(error, StoreError::LeaseNotFound { .. } | StoreError::Offline { .. })
+            };
+            let error = error.filter(|error| !is_gone(error));
             self.ledger.lock().left(weighed, error.is_none());
             match error {
                 None => gone.push(weighed.1),

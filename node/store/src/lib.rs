@@ -43,10 +43,12 @@ pub mod writer;
 
 pub use self::buffer::ShardBuffer;
 pub use self::catalog::{DealLease, DealSlot, GroupEvent, HeldGroup, Tally, Thing, Usage};
-pub use self::config::{Durability, KindDurability, LeaseDurability, StoreConfig};
+pub use self::config::{DiskConfig, Durability, KindDurability, LeaseDurability, StoreConfig};
 pub use self::disk::{Io, IoChoice};
 pub use self::error::StoreError;
-pub use self::metrics::{IoFigures, StoreMetrics};
+pub use self::metrics::{DiskMetrics, IoFigures, StoreMetrics};
 pub use self::reader::{RangeRead, Shard};
 pub use self::scrub::{ScrubCommand, ScrubState, ScrubStatus};
-pub use self::store::{Announcement, GroupRead, PutBlock, PutShard, Store, lock_holder};
+pub use self::store::{
+    Announcement, GroupEvents, GroupRead, Place, PutBlock, PutShard, Store, lock_holder,
+};

@@ -4,14 +4,29 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::catalog::Usage;
 use crate::disk::{Disk, DiskFile};
 use crate::scrub::ScrubStatus;
+
+/// Failures in a row, weighed, after which a disk counts as dead.
+const FAILURES_MAX: u32 = 64;
+/// A read may fail because of one bad spot.
+const READ_FAILURE: u32 = 1;
+/// A write that fails is made again elsewhere on the disk.
+const WRITE_FAILURE: u32 = 12;
+/// The system says that there is no disk any more.
+const GONE_FAILURE: u32 = 16;
+/// A disk whose actor does nothing for so long hangs; it looks at the free space every second.
+const SILENCE_MAX: Duration = Duration::from_secs(120);
 
 /// Bytes and operations of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,6 +92,23 @@ pub struct StoreMetrics {
     pub damaged_ranges: u64,
     /// The node's running time.
     pub running_secs: u64,
+    /// Each disk by itself; the figures above are sums over those that are online.
+    pub disks: Vec<DiskMetrics>,
+}
+
+/// One disk of a store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskMetrics {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Why its records cannot be reached, if they cannot.
+    pub offline: Option<String>,
+    /// Bytes offered of it.
+    pub capacity_bytes: u64,
+    /// Bytes of shards and manifests on it that count as used.
+    pub used_bytes: u64,
+    /// Free bytes of its file system.
+    pub free_bytes: u64,
 }
 
 /// The live counters.
@@ -99,6 +131,9 @@ pub(crate) struct Counters {
     pub(crate) running_secs: AtomicU64,
     pub(crate) usage: Mutex<Usage>,
     pub(crate) index_rebuilds: Mutex<BTreeMap<&'static str, u64>>,
+    free_bytes: AtomicU64,
+    /// When somebody last looked at the free space.
+    looked_at: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -106,6 +141,8 @@ struct IoCounters {
     ios: AtomicU64,
     bytes: AtomicU64,
     errors: AtomicU64,
+    /// What failed since the last success, weighed.
+    streak: AtomicU32,
 }
 
 pub(crate) fn bump(counter: &AtomicU64, by: u64) {
@@ -117,13 +154,30 @@ fn load(counter: &AtomicU64) -> u64 {
 }
 
 impl IoCounters {
-    fn count<T>(&self, bytes: usize, outcome: io::Result<T>) -> io::Result<T> {
+    fn count<T>(&self, bytes: usize, weight: u32, outcome: io::Result<T>) -> io::Result<T> {
         bump(&self.ios, 1);
         match &outcome {
-            Ok(_) => bump(&self.bytes, bytes as u64),
+            Ok(_) => {
+                bump(&self.bytes, bytes as u64);
+                self.streak.store(0, Ordering::Relaxed);
+            }
             Err(_) => bump(&self.errors, 1),
         }
+        self.note(weight, outcome)
+    }
+
+    /// Weighs a failure that speaks against the disk.
+    fn note<T>(&self, weight: u32, outcome: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &outcome {
+            let weight = weight_of(error, weight);
+            let add = |streak: u32| Some(streak.saturating_add(weight));
+            let _ = self.streak.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        }
         outcome
+    }
+
+    fn is_dead(&self) -> bool {
+        self.streak.load(Ordering::Relaxed) >= FAILURES_MAX
     }
 
     fn figures(&self) -> IoFigures {
@@ -131,7 +185,47 @@ impl IoCounters {
     }
 }
 
+/// How much a failure speaks against the disk: nothing where it is full or asked amiss.
+fn weight_of(error: &io::Error, weight: u32) -> u32 {
+    use io::ErrorKind::{
+        AlreadyExists, Interrupted, InvalidInput, QuotaExceeded, StorageFull, Unsupported,
+    };
+    if let Some(code) = error.raw_os_error().map(Errno::from_raw_os_error)
+        && [Errno::NODEV, Errno::NXIO, Errno::STALE, Errno::ROFS, Errno::NOTCONN].contains(&code)
+    {
+        return GONE_FAILURE;
+    }
+    match error.kind() {
+        StorageFull | QuotaExceeded | Interrupted | InvalidInput | Unsupported | AlreadyExists => 0,
+        _ => weight,
+    }
+}
+
 impl Counters {
+    /// Keeps what somebody has just learned of the free space.
+    pub(crate) fn look_at_space(&self, free_bytes: io::Result<u64>) -> io::Result<u64> {
+        *self.looked_at.lock() = Some(Instant::now());
+        if let Ok(bytes) = &free_bytes {
+            self.free_bytes.store(*bytes, Ordering::Relaxed);
+        }
+        free_bytes
+    }
+
+    /// Free bytes of the file system when last asked; the disk may hang by now.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        load(&self.free_bytes)
+    }
+
+    /// What speaks against the disk, if it is as good as dead.
+    pub(crate) fn ailment(&self) -> Option<String> {
+        let kinds = [("reads", &self.read), ("writes", &self.write), ("syncs", &self.sync)];
+        if let Some((what, _)) = kinds.into_iter().find(|(_, io)| io.is_dead()) {
+            return Some(format!("its {what} fail one after the other"));
+        }
+        let silence = self.looked_at.lock().map_or(Duration::ZERO, |at| at.elapsed());
+        (silence > SILENCE_MAX).then(|| format!("it does not answer for {} s", silence.as_secs()))
+    }
+
     pub(crate) fn count_rebuild(&self, reason: &'static str) {
         *self.index_rebuilds.lock().entry(reason).or_default() += 1;
     }
@@ -185,11 +279,11 @@ impl Disk for MeteredDisk {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.metered(self.disk.create(name))
+        self.metered(self.counters.write.note(WRITE_FAILURE, self.disk.create(name)))
     }
 
     fn open(&self, name: &str, writable: bool) -> io::Result<Arc<dyn DiskFile>> {
-        self.metered(self.disk.open(name, writable))
+        self.metered(self.counters.read.note(READ_FAILURE, self.disk.open(name, writable)))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -197,11 +291,11 @@ impl Disk for MeteredDisk {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        self.counters.sync.count(0, self.disk.sync_dir())
+        self.counters.sync.count(0, WRITE_FAILURE, self.disk.sync_dir())
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
-        self.disk.free_bytes()
+        self.counters.look_at_space(self.disk.free_bytes())
     }
 
     fn nonce(&self) -> io::Result<u64> {
@@ -212,13 +306,13 @@ impl Disk for MeteredDisk {
 impl DiskFile for MeteredFile {
     fn write_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
         let bytes = parts.iter().map(|part| part.len()).sum();
-        self.counters.write.count(bytes, self.file.write_at(offset, parts))
+        self.counters.write.count(bytes, WRITE_FAILURE, self.file.write_at(offset, parts))
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let outcome = self.file.read_at(offset, buffer);
         let bytes = outcome.as_ref().copied().unwrap_or(0);
-        self.counters.read.count(bytes, outcome)
+        self.counters.read.count(bytes, READ_FAILURE, outcome)
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -228,7 +322,7 @@ impl DiskFile for MeteredFile {
     fn read_cold_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let outcome = self.file.read_cold_at(offset, buffer);
         let bytes = outcome.as_ref().copied().unwrap_or(0);
-        self.counters.read.count(bytes, outcome)
+        self.counters.read.count(bytes, READ_FAILURE, outcome)
     }
 
     fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
@@ -244,6 +338,6 @@ impl DiskFile for MeteredFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.counters.sync.count(0, self.file.sync_data())
+        self.counters.sync.count(0, WRITE_FAILURE, self.file.sync_data())
     }
 }

@@ -79,6 +79,11 @@ impl Reader {
         Self { segments, overlay, counters, quarantine: Mutex::default(), damage }
     }
 
+    /// The same reader, which tells others of damage too.
+    pub(crate) fn telling(self, damage: broadcast::Sender<Thing>) -> Self {
+        Self { damage, ..self }
+    }
+
     /// The segments.
     pub fn segments(&self) -> &Arc<Segments> {
         &self.segments

@@ -287,7 +287,8 @@ impl Scrub {
         }
     }
 
-    fn ask_to_close(&self) {
+    /// Ends the thread when it next looks, without waiting for that.
+    pub(crate) fn ask_to_close(&self) {
         self.shared.state.lock().is_closing = true;
         self.shared.changed.notify_all();
     }

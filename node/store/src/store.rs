@@ -1,47 +1,54 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The handle: cheap to clone, async, and all that other crates see of a store.
 //!
-//! - Puts, commits and lease changes go through the actor's mailbox.
-//! - Reads go beside it, on blocking threads whose number `reads_max` bounds, through a cache that
-//!   holds verified bytes only and loads once however many wait.
+//! - A store is one or several lanes, one to a directory, each complete in itself. It owns what
+//!   they share (the cache, the memory for shards on their way) and decides which of them is asked.
+//! - What one lane has is asked of all at once, and the first that has it answers; nobody waits for
+//!   the others. Changes go to every lane that knows what is changed.
+//! - A lane whose disk fails is taken offline while another one serves. What is found nowhere else
+//!   then is [`StoreError::Offline`], and not absent.
+//! - Reads go through a cache that holds verified bytes only and loads once however many wait.
 //! - After [`Store::close`] every clone answers [`StoreError::Stopped`].
 
-use std::fs::DirBuilder;
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot, UploadId};
-use supernode_protocol::lease::{Commit, Expiry};
-use supernode_protocol::limits::ROOT_BLOCK_BYTES_MAX;
+use futures::future::join_all;
+use futures::stream::{FuturesUnordered, StreamExt};
+use parking_lot::Mutex;
+use supernode_protocol::ids::{Cid, NodeId, ShardId, Slot, UploadId};
 use supernode_protocol::placement::PlacementRecord;
 use supernode_protocol::signed::Signed;
-use supernode_protocol::wire::{Ack, ByteRange, LeaseEntry};
-use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
+use tokio::sync::broadcast;
 
-use crate::actor::{Actor, Message};
-use crate::buffer::{BufferPool, FilledShard, ShardBuffer};
-use crate::catalog::{Event, GroupEvent, Thing, Usage};
+use crate::buffer::{BufferPool, ShardBuffer};
+use crate::catalog::{State, Thing, Usage};
 use crate::config::StoreConfig;
-use crate::disk::{self, DirectoryLock, Disk, LockError};
+use crate::disk::{DirectoryLock, Disk, LockError};
 use crate::error::StoreError;
-use crate::index::SledOptions;
-use crate::metrics::{Counters, MeteredDisk, StoreMetrics, bump};
-use crate::reader::{RangeRead, Reader, Shard, cut};
-use crate::record::{Holder, Placed};
-use crate::recovery::{IndexSource, Recovery, SledSource};
-use crate::scrub::{Scrub, ScrubCommand, ScrubConfig, ScrubStatus};
-use crate::writer::{Done, Op, Writer, WriterParts};
+use crate::metrics::{Counters, DiskMetrics, StoreMetrics};
+use crate::recovery::IndexSource;
+use crate::scrub::{ScrubCommand, ScrubStatus};
 
 mod cache;
+mod choice;
+mod commit;
 mod deals;
-mod facts;
+mod disks;
+mod events;
+mod lane;
+mod merge;
+mod put;
+mod read;
 mod room;
 
 use self::cache::Cache;
+use self::commit::DealsUnderWay;
+use self::disks::Absent;
+pub use self::events::GroupEvents;
+use self::lane::{Company, Lane};
 pub(crate) use self::room::Evictable;
 use self::room::Room;
 
@@ -102,6 +109,20 @@ pub struct Announcement {
     pub placement: Signed<PlacementRecord>,
 }
 
+/// One directory to open a store on, on any disk and with any index.
+pub struct Place<'a> {
+    /// Its name; a simulated disk is in no directory.
+    pub path: &'a Path,
+    /// Bytes offered of it.
+    pub capacity_bytes: u64,
+    /// Its files.
+    pub disk: Arc<dyn Disk>,
+    /// Its index.
+    pub index: &'a dyn IndexSource,
+    /// Its lock, if it is in a directory.
+    pub lock: Option<DirectoryLock>,
+}
+
 /// An open store.
 #[derive(Clone)]
 pub struct Store {
@@ -110,48 +131,32 @@ pub struct Store {
 
 struct Shared {
     config: StoreConfig,
-    mailbox: mpsc::Sender<Message>,
-    reader: Arc<Reader>,
-    cache: Cache,
-    /// Bounds disk reads; closed with the store.
-    reads: Arc<Semaphore>,
+    /// In the order of the settings.
+    lanes: Vec<Arc<Lane>>,
+    /// Those that could not be opened.
+    absent: Vec<Absent>,
+    company: Company,
     buffers: BufferPool,
+    /// What the cache counts.
     counters: Arc<Counters>,
-    events: broadcast::Sender<GroupEvent>,
-    scrub: Scrub,
     room: Room,
+    deals: Mutex<DealsUnderWay>,
+    is_closing: AtomicBool,
+    /// The data directory's, if no lane is in it.
+    lock: Mutex<Option<DirectoryLock>>,
 }
 
 impl Store {
-    /// Opens (or creates) the store in a directory and brings it up to date. Blocks.
+    /// Opens (or creates) the store of a data directory and brings it up to date. Blocks.
     ///
     /// # Errors
     /// [`StoreError::Config`], [`StoreError::Locked`], [`StoreError::ForeignNode`],
-    /// [`StoreError::NewerFormat`], or what the disk says.
+    /// [`StoreError::NewerFormat`], or what the disk says; of several disks, when none can be used.
     pub fn open(config: StoreConfig) -> Result<Self, StoreError> {
         config.validate()?;
-        let path = config.path.clone();
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&path)
-            .map_err(|error| StoreError::io(format!("create {}", path.display()), error))?;
-        let lock = lock_directory(&path)?;
-        let index = SledSource {
-            options: SledOptions {
-                path: path.join(INDEX_DIRECTORY),
-                cache_bytes: config.index_cache_bytes,
-                timeout: Duration::from_secs(config.index_open_timeout_secs),
-            },
-        };
-        let disk = disk::open(&path, config.io).map_err(|error| match error.kind() {
-            io::ErrorKind::Unsupported => {
-                let reason = format!("{} cannot ({error}); set \"auto\"", path.display());
-                StoreError::Config { key: "storage.io", reason }
-            }
-            _ => StoreError::io(format!("try out {}", path.display()), error),
-        })?;
-        Self::open_on(config, Arc::new(disk), &index, Some(lock))
+        let mut shared = Shared::new(config);
+        disks::open(&mut shared)?;
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Opens a store on any disk, with any index.
@@ -164,79 +169,39 @@ impl Store {
         index: &dyn IndexSource,
         lock: Option<DirectoryLock>,
     ) -> Result<Self, StoreError> {
-        let counters = Arc::new(Counters::default());
-        let disk = Arc::new(MeteredDisk { disk, counters: Arc::clone(&counters) });
-        let relaxed = config.acknowledges_early();
-        let recovered = Recovery { disk, node: Some(config.node), index, relaxed }.run()?;
-        if let Some(reason) = recovered.rebuilt {
-            counters.count_rebuild(reason);
+        let (path, capacity_bytes) = (config.path.clone(), config.capacity_bytes);
+        let place = Place { path: &path, capacity_bytes, disk, index, lock };
+        Self::open_on_all(config, vec![place])
+    }
+
+    /// Opens a store on any disks.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and if one of them cannot be used.
+    pub fn open_on_all(config: StoreConfig, places: Vec<Place<'_>>) -> Result<Self, StoreError> {
+        let mut shared = Shared::new(config);
+        for (id, place) in (0..).zip(places) {
+            let Place { path, capacity_bytes, disk, index, lock } = place;
+            let config = shared.config.of_disk(path, capacity_bytes);
+            let company = shared.company.clone();
+            let lane = Lane::open_on(id, config, company, disk, index, lock)?;
+            shared.lanes.push(Arc::new(lane));
         }
-        let damage = recovered.replayed.damage.len() + recovered.bad_segments.len();
-        bump(&counters.damaged_ranges, damage as u64);
-        let overlay = Arc::clone(&recovered.overlay);
-        let segments = Arc::clone(&recovered.segments);
-        let reader = Arc::new(Reader::new(segments, Arc::clone(&overlay), Arc::clone(&counters)));
-        let cache = Cache::new(&config, Arc::clone(&counters));
-        let (events, _) = broadcast::channel(EVENTS_MAX);
-        let writer = Writer::new(
-            WriterParts {
-                config: config.clone(),
-                reader: Arc::clone(&reader),
-                counters: Arc::clone(&counters),
-                on_event: sink(events.clone(), cache.clone()),
-            },
-            &recovered,
-        )?;
-        // A simulated disk has no directory, and nobody locks it.
-        let directory = lock.as_ref().map(|_| config.path.clone());
-        let (mailbox, receiver) = mpsc::channel(config.mailbox_messages_max);
-        Actor { writer, mailbox: receiver, overlay, config: config.clone(), lock }.spawn()?;
-        let reads = Arc::new(Semaphore::new(config.reads_max));
-        let buffers = BufferPool::new(config.buffer_bytes_max);
-        let pace = ScrubConfig {
-            interval_secs: config.scrub_interval_secs,
-            bytes_per_sec: config.scrub_bytes_per_sec,
-        };
-        let (scrubbed, counted) = (Arc::clone(&reader), Arc::clone(&counters));
-        let scrub = Scrub::spawn(scrubbed, counted, pace, directory)?;
-        let room = Room::default();
-        let shared = Shared {
-            config,
-            mailbox,
-            reader,
-            cache,
-            reads,
-            buffers,
-            counters,
-            events,
-            scrub,
-            room,
-        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Stops: writes what waits, marks the log as orderly ended, frees the directory.
+    /// Stops: writes what waits, marks the logs as orderly ended, frees the directories.
     ///
     /// # Errors
-    /// When the end could not be made durable; everything acknowledged is, all the same.
+    /// When an end could not be made durable; everything acknowledged is, all the same.
     pub async fn close(&self) -> Result<(), StoreError> {
         self.shared.buffers.close();
-        let shared = Arc::clone(&self.shared);
-        let scrub_ended = tokio::task::spawn_blocking(move || shared.scrub.close()).await;
-        scrub_ended.map_err(|_| StoreError::stopped("its scrub panicked"))?;
-        let all = u32::try_from(self.shared.config.reads_max).unwrap_or(u32::MAX);
-        // Once all reads are back none begins any more, and nobody holds the index's files.
-        if let Ok(permits) = self.shared.reads.acquire_many(all).await {
-            self.shared.reads.close();
-            drop(permits);
-        }
-        let (reply, closed) = oneshot::channel();
-        let sent = self.shared.mailbox.send(Message::Close(reply)).await;
-        sent.map_err(|_| StoreError::stopped("it is closed already"))?;
-        closed.await.unwrap_or_else(|_| Err(gone()))
+        self.shared.is_closing.store(true, Ordering::Relaxed);
+        let lanes = self.shared.lanes.iter().filter(|lane| lane.is_online());
+        let closed = join_all(lanes.map(|lane| lane.close())).await;
+        *self.shared.lock.lock() = None;
+        closed.into_iter().collect()
     }
-
-    // --- writing ---------------------------------------------------------------------------
 
     /// A buffer for a shard of exactly `len` bytes; waits until the byte budget has room.
     ///
@@ -246,331 +211,263 @@ impl Store {
         self.shared.buffers.take(len).await
     }
 
-    /// Stores a shard under an upload; the first put of an upload opens it for its caller.
-    ///
-    /// # Errors
-    /// [`StoreError::BodyMismatch`], [`StoreError::Full`], [`StoreError::NotOwner`].
-    pub async fn put_shard(&self, put: PutShard) -> Result<Ack, StoreError> {
-        let PutShard { caller, upload, slot, shard, buffer } = put;
-        let filled = buffer.finish(shard)?;
-        let placed = Placed { holder: Holder { upload, owner: caller }, slot };
-        self.put_filled(placed, shard, filled).await
-    }
-
-    /// Stores a shard whose bytes are known to be its own.
-    pub(crate) async fn put_filled(
-        &self,
-        placed: Placed,
-        shard: ShardId,
-        filled: FilledShard,
-    ) -> Result<Ack, StoreError> {
-        let Placed { holder: Holder { upload, owner: caller }, slot } = placed;
-        let seen_at = self.seen(Thing::Shard(shard)).await?;
-        let _claim = self.claim_room(filled.bytes().len() as u64).await;
-        let op = Op::PutShard { caller, upload, slot, shard, filled, seen_at };
-        Ok(self.perform(op).await?.ack)
-    }
-
-    /// Stores a manifest root or page under an upload.
-    ///
-    /// # Errors
-    /// As [`Self::put_shard`].
-    pub async fn put_block(&self, put: PutBlock) -> Result<Ack, StoreError> {
-        let PutBlock { caller, upload, cid, bytes } = put;
-        let (len, max) = (bytes.len() as u64, ROOT_BLOCK_BYTES_MAX as u64);
-        if len == 0 || len > max {
-            return Err(StoreError::ShardLength { len, max });
-        }
-        let actual = Cid::of(&bytes);
-        if actual != cid {
-            let reason = format!("the bytes hash to {actual}, announced was {cid}");
-            return Err(StoreError::BodyMismatch { reason });
-        }
-        let seen_at = self.seen(Thing::Block(cid)).await?;
-        let _claim = self.claim_room(len).await;
-        let op = Op::PutBlock { caller, upload, cid, bytes, seen_at };
-        Ok(self.perform(op).await?.ack)
-    }
-
-    /// Binds an upload to an object and covers it with a lease. Returns the acknowledgement and
-    /// how many slots of the group are held here now.
-    ///
-    /// # Errors
-    /// [`StoreError::BadCommit`], [`StoreError::UnknownUpload`], [`StoreError::NotOwner`],
-    /// [`StoreError::BadExpiry`].
-    pub async fn commit(&self, caller: NodeId, commit: Commit) -> Result<(Ack, u32), StoreError> {
-        let commit = Box::new(commit);
-        let (commit, facts) = self
-            .blocking(move |reader| {
-                let facts = facts::read(reader, &commit)?;
-                Ok((commit, facts))
-            })
-            .await?;
-        let done = self.perform(Op::Commit { caller, commit, facts }).await?;
-        Ok((done.ack, done.slot_count))
-    }
-
-    /// Keeps a placement record if it has precedence over the one here.
-    ///
-    /// # Errors
-    /// [`StoreError::GroupNotFound`], or [`StoreError::BadCommit`] for a bad signature.
-    pub async fn place(&self, record: Signed<PlacementRecord>) -> Result<Ack, StoreError> {
-        facts::check_placement(&record)?;
-        Ok(self.perform(Op::Place { record: Box::new(record) }).await?.ack)
-    }
-
-    /// Ends a lease (or an upload, by its id).
-    ///
-    /// # Errors
-    /// [`StoreError::LeaseNotFound`], [`StoreError::NotOwner`].
-    pub async fn release(&self, caller: NodeId, lease: LeaseId) -> Result<Ack, StoreError> {
-        Ok(self.perform(Op::Release { caller, lease }).await?.ack)
-    }
-
-    /// Moves the end of a lease.
-    ///
-    /// # Errors
-    /// As [`Self::release`], and [`StoreError::BadExpiry`].
-    pub async fn renew(
-        &self,
-        caller: NodeId,
-        lease: LeaseId,
-        expiry: Expiry,
-    ) -> Result<Ack, StoreError> {
-        Ok(self.perform(Op::Renew { caller, lease, expiry }).await?.ack)
-    }
-
-    async fn perform(&self, op: Op) -> Result<Done, StoreError> {
-        let (send, receive) = oneshot::channel();
-        let answer = Box::new(move |outcome| {
-            // A caller that left does not want to know.
-            let _ = send.send(outcome);
-        });
-        self.shared.mailbox.send(Message::Op(op, answer)).await.map_err(|_| gone())?;
-        receive.await.unwrap_or_else(|_| Err(gone()))
-    }
-
-    /// Where whole bytes of a thing are, if they are here: adopting them needs no second look.
-    async fn seen(&self, thing: Thing) -> Result<Option<crate::record::Position>, StoreError> {
-        self.blocking(move |reader| {
-            let kept = reader.catalog().kept(thing)?;
-            Ok(kept.filter(|kept| reader.verify(thing, kept).is_ok()).map(|kept| kept.at))
-        })
-        .await
-    }
-
-    // --- reading ---------------------------------------------------------------------------
-
-    /// A whole shard, verified.
-    ///
-    /// # Errors
-    /// [`StoreError::ShardNotFound`], [`StoreError::Damaged`].
-    pub async fn shard(&self, shard: ShardId) -> Result<Shard, StoreError> {
-        let load = self.blocking(move |reader| reader.shard(shard));
-        self.shared.cache.shard(shard, load).await
-    }
-
-    /// A part of a shard, widened to whole groups, with its proof; both verified.
-    ///
-    /// # Errors
-    /// As [`Self::shard`], and [`StoreError::BadRange`].
-    pub async fn shard_range(
-        &self,
-        shard: ShardId,
-        range: ByteRange,
-    ) -> Result<RangeRead, StoreError> {
-        match self.shared.cache.cached_shard(shard).await {
-            Some(whole) => cut(shard, &whole, range),
-            None => self.blocking(move |reader| reader.shard_range(shard, range)).await,
-        }
-    }
-
-    /// Whether a shard is here and kept.
-    ///
-    /// # Errors
-    /// When the index cannot be read.
-    pub async fn has_shard(&self, shard: ShardId) -> Result<bool, StoreError> {
-        self.blocking(move |reader| match reader.live_shard(shard) {
-            Ok(_) => Ok(true),
-            Err(StoreError::ShardNotFound { .. }) => Ok(false),
-            Err(error) => Err(error),
-        })
-        .await
-    }
-
-    /// Manifest and placement of a group.
-    ///
-    /// # Errors
-    /// [`StoreError::GroupNotFound`], [`StoreError::Damaged`].
-    pub async fn group(&self, object: Cid, group: u32) -> Result<GroupRead, StoreError> {
-        let (entry, placement) =
-            self.blocking(move |reader| reader.placement(object, group)).await?;
-        let absent = StoreError::GroupNotFound { object, group };
-        if entry.trashed_secs.is_some() {
-            return Err(absent);
-        }
-        let root = self.block(object).await?.ok_or(absent.clone())?;
-        let page = match entry.page {
-            Some(page) => Some(self.block(page).await?.ok_or(absent)?),
-            None => None,
-        };
-        Ok(GroupRead { root, page, placement })
-    }
-
-    async fn block(&self, cid: Cid) -> Result<Option<Bytes>, StoreError> {
-        let load = self.blocking(move |reader| reader.block(cid));
-        self.shared.cache.block(cid, load).await
-    }
-
-    /// Slots of a group that are here; empty if the group is not.
-    ///
-    /// # Errors
-    /// When the index cannot be read.
-    pub async fn held(&self, object: Cid, group: u32) -> Result<Vec<(Slot, ShardId)>, StoreError> {
-        self.blocking(move |reader| {
-            let catalog = reader.catalog();
-            let entry = catalog.group(object, group)?;
-            match entry.filter(|entry| entry.trashed_secs.is_none()) {
-                Some(_) => Ok(catalog.slots(object, group)?),
-                None => Ok(Vec::new()),
-            }
-        })
-        .await
-    }
-
-    /// Slots that no holder had when the group was committed, as its writer reported.
-    ///
-    /// # Errors
-    /// [`StoreError::GroupNotFound`].
-    pub async fn missing(&self, object: Cid, group: u32) -> Result<Vec<Slot>, StoreError> {
-        self.blocking(move |reader| reader.missing(object, group)).await
-    }
-
-    /// Groups that leases of an owner cover, in `(lease, object, group)` order.
-    ///
-    /// # Errors
-    /// When the index cannot be read.
-    pub async fn leases_of(
-        &self,
-        owner: NodeId,
-        after: Option<(LeaseId, Cid, u32)>,
-        limit: usize,
-    ) -> Result<Vec<LeaseEntry>, StoreError> {
-        let now = self.shared.counters.running_secs.load(Ordering::Relaxed);
-        self.blocking(move |reader| {
-            let covered = reader.catalog().covered_by(owner, after, limit)?;
-            let entry = |group: crate::catalog::CoveredGroup| LeaseEntry {
-                lease: group.lease,
-                kind: group.state.kind,
-                remaining: match group.state.expiry {
-                    Expiry::RunningSeconds(end) => Expiry::RunningSeconds(end.saturating_sub(now)),
-                    other => other,
-                },
-                object: group.object,
-                group: group.group,
-                object_bytes: group.object_bytes,
-            };
-            Ok(covered.into_iter().map(entry).collect())
-        })
-        .await
-    }
-
-    /// Groups that are held here, in order, after a cursor.
-    ///
-    /// # Errors
-    /// When the index cannot be read. A group whose placement is damaged is left out and logged.
-    pub async fn announcements(
-        &self,
-        after: Option<(Cid, u32)>,
-        limit: usize,
-    ) -> Result<Vec<Announcement>, StoreError> {
-        self.blocking(move |reader| {
-            let mut announcements = Vec::new();
-            for (held, _) in reader.catalog().held_groups(after, limit)? {
-                let (object, group, page) = (held.object, held.group, held.page);
-                match reader.placement(object, group) {
-                    Ok((_, placement)) => {
-                        announcements.push(Announcement { object, group, page, placement });
-                    }
-                    Err(error) => tracing::warn!(%object, group, %error, "cannot be announced"),
-                }
-            }
-            Ok(announcements)
-        })
-        .await
-    }
+    // --- figures ---------------------------------------------------------------------------
 
     /// Commits and releases from now on.
-    pub fn events(&self) -> broadcast::Receiver<GroupEvent> {
-        self.shared.events.subscribe()
+    pub fn events(&self) -> GroupEvents {
+        let told = self.shared.company.events.subscribe();
+        GroupEvents::new(told, Arc::downgrade(&self.shared))
     }
 
     /// Hears of every shard and block that is found damaged, by a read or by the scrub: what is
     /// lost here and has to come from elsewhere.
     pub fn damage(&self) -> broadcast::Receiver<Thing> {
-        self.shared.reader.damage()
+        self.shared.company.damage.subscribe()
     }
 
-    /// How far the scrub is.
+    /// How far the scrub is, on all disks together.
     pub fn scrub_status(&self) -> ScrubStatus {
-        self.shared.scrub.status()
+        merge::scrub(self.shared.online().map(|lane| lane.scrub_status()))
     }
 
     /// Starts, pauses or resumes the scrub; says what it then does.
     pub fn scrub(&self, command: ScrubCommand) -> ScrubStatus {
-        self.shared.scrub.command(command)
+        merge::scrub(self.shared.online().map(|lane| lane.scrub(command)))
     }
 
-    /// Whether the storage actor runs: false after [`Store::close`], and after it died.
+    /// Whether the storage actor runs: false after [`Store::close`], and after the last one died.
     pub fn is_open(&self) -> bool {
-        !self.shared.mailbox.is_closed()
+        self.shared.lanes.iter().any(|lane| lane.is_open())
     }
 
-    /// Returns when the storage actor has ended, for whatever reason.
+    /// Returns when the last storage actor has ended, for whatever reason.
     pub async fn ended(&self) {
-        self.shared.mailbox.closed().await;
+        join_all(self.shared.lanes.iter().map(|lane| lane.ended())).await;
     }
 
     /// Figures of what is kept; never touches the disk.
     pub fn usage(&self) -> Usage {
-        *self.shared.counters.usage.lock()
+        let usages = self.shared.online().map(|lane| lane.usage());
+        usages.fold(Usage::default(), |total, part| merge::usage(total, &part))
     }
 
-    /// Bytes this node offers.
+    /// Bytes this node offers, on disks that are online.
     pub fn capacity_bytes(&self) -> u64 {
-        self.shared.config.capacity_bytes
+        let capacities = self.shared.online().map(|lane| lane.capacity_bytes());
+        capacities.fold(0, u64::saturating_add)
     }
 
     /// Everything countable.
     pub fn metrics(&self) -> StoreMetrics {
         let shared = &self.shared;
-        let mailbox_depth = shared.mailbox.max_capacity() - shared.mailbox.capacity();
-        StoreMetrics {
-            capacity_bytes: shared.config.capacity_bytes,
-            free_bytes: shared.reader.segments().disk().free_bytes().unwrap_or(0),
-            cache_bytes: shared.cache.bytes(),
-            mailbox_depth: mailbox_depth as u64,
+        let own = StoreMetrics {
+            cache_bytes: shared.company.cache.bytes(),
             buffer_free_bytes: shared.buffers.free_bytes(),
-            index_pending: shared.reader.overlay().pending_entries() as u64,
-            quarantined: shared.reader.quarantined(),
-            scrub: shared.scrub.status(),
+            scrub: self.scrub_status(),
+            disks: self.disks(),
             ..shared.counters.snapshot()
+        };
+        shared.online().map(|lane| lane.metrics()).fold(own, merge::metrics)
+    }
+
+    /// Each disk by itself, in the order of the settings.
+    pub fn disks(&self) -> Vec<DiskMetrics> {
+        self.shared.notice_ailments();
+        let lanes = self.shared.lanes.iter().map(|lane| {
+            let usage = lane.usage();
+            DiskMetrics {
+                path: lane.path().to_owned(),
+                offline: lane.offline_reason(),
+                capacity_bytes: lane.capacity_bytes(),
+                used_bytes: usage.bytes(State::Live) + usage.bytes(State::Trash),
+                free_bytes: lane.free_on_disk_bytes(),
+            }
+        });
+        let absent = self.shared.absent.iter().map(|absent| DiskMetrics {
+            path: absent.path.clone(),
+            offline: Some(absent.reason.clone()),
+            capacity_bytes: absent.capacity_bytes,
+            used_bytes: 0,
+            free_bytes: 0,
+        });
+        let mut disks: Vec<_> = lanes.chain(absent).collect();
+        let config = &self.shared.config;
+        disks.sort_by_key(|disk| config.disks.iter().position(|it| it.path == disk.path));
+        disks
+    }
+}
+
+impl Shared {
+    /// A store without lanes.
+    fn new(config: StoreConfig) -> Self {
+        let counters = Arc::new(Counters::default());
+        let cache = Cache::new(&config, Arc::clone(&counters));
+        let (events, _) = broadcast::channel(EVENTS_MAX);
+        let (damage, _) = broadcast::channel(EVENTS_MAX);
+        Self {
+            buffers: BufferPool::new(config.buffer_bytes_max),
+            config,
+            lanes: Vec::new(),
+            absent: Vec::new(),
+            company: Company { events, damage, cache },
+            counters,
+            room: Room::default(),
+            deals: Mutex::default(),
+            is_closing: AtomicBool::new(false),
+            lock: Mutex::new(None),
         }
     }
 
-    /// Runs a read on a blocking thread, as one of at most `reads_max`.
-    async fn blocking<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&Reader) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let permit = Arc::clone(&self.shared.reads).acquire_owned().await.map_err(|_| gone())?;
-        let reader = Arc::clone(&self.shared.reader);
-        let task = tokio::task::spawn_blocking(move || {
-            let outcome = read(&reader);
-            drop(permit);
-            outcome
-        });
-        task.await.unwrap_or_else(|_| Err(StoreError::stopped("a read panicked")))
+    /// Lanes whose records can be reached.
+    fn online(&self) -> impl Iterator<Item = &Arc<Lane>> {
+        self.notice_ailments();
+        self.lanes.iter().filter(|lane| lane.is_online())
+    }
+
+    /// The lane of a store that has no other.
+    fn only(&self) -> Option<&Arc<Lane>> {
+        match &self.lanes[..] {
+            [lane] if self.absent.is_empty() => Some(lane),
+            _ => None,
+        }
+    }
+
+    /// Takes offline what does not work, as long as something else does.
+    fn notice_ailments(&self) {
+        if self.lanes.len() < 2 || self.is_closing.load(Ordering::Relaxed) {
+            return;
+        }
+        for lane in self.lanes.iter().filter(|lane| lane.is_online()) {
+            let Some(reason) = lane.ailment() else { continue };
+            let is_well = |other: &&Arc<Lane>| other.is_online() && other.ailment().is_none();
+            if self.lanes.iter().any(|other| other.id() != lane.id() && is_well(&other)) {
+                lane.take_offline(&reason);
+            }
+        }
+    }
+
+    /// A disk whose records cannot be reached, if there is one.
+    fn offline(&self) -> Option<StoreError> {
+        let lane = self.lanes.iter().find(|lane| !lane.is_online());
+        let absent = self.absent.first();
+        lane.map(|lane| lane.offline_error())
+            .or_else(|| absent.map(|absent| StoreError::Offline { path: absent.path.clone() }))
+    }
+
+    /// What a lane's failure is to the caller: it may have taken the lane offline.
+    fn judge<T>(&self, lane: &Lane, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
+        outcome.map_err(|error| match error {
+            StoreError::Io { .. } | StoreError::Stopped { .. } | StoreError::Index { .. } => {
+                self.notice_ailments();
+                if lane.is_online() { error } else { lane.offline_error() }
+            }
+            error => error,
+        })
+    }
+
+    /// The first answer of a lane that has what is asked for. `None` only if every lane said that
+    /// it has not.
+    async fn first<'a, T, F>(
+        &'a self,
+        question: impl Fn(&'a Arc<Lane>) -> F,
+    ) -> Result<Option<T>, StoreError>
+    where
+        F: Future<Output = Result<Option<T>, StoreError>> + 'a,
+    {
+        if let Some(lane) = self.only() {
+            return absence_as_none(question(lane).await);
+        }
+        let ask = |lane: &'a Arc<Lane>| {
+            let answer = question(lane);
+            async move { self.judge(lane, answer.await) }
+        };
+        let mut answers: FuturesUnordered<_> = self.online().map(ask).collect();
+        let mut failure = None;
+        while let Some(answer) = answers.next().await {
+            match absence_as_none(answer) {
+                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(None) | Err(StoreError::Offline { .. }) => {}
+                Err(error) => failure = Some(error),
+            }
+        }
+        match failure.or_else(|| self.offline()) {
+            Some(error) => Err(error),
+            None => Ok(None),
+        }
+    }
+
+    /// The answers of all lanes that are online. One that goes offline meanwhile is left out.
+    async fn each<'a, T, F>(
+        &'a self,
+        question: impl Fn(&'a Arc<Lane>) -> F,
+    ) -> Result<Vec<(&'a Arc<Lane>, T)>, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>> + 'a,
+    {
+        let ask = |lane: &'a Arc<Lane>| {
+            let answer = question(lane);
+            async move { (lane, self.judge(lane, answer.await)) }
+        };
+        let mut answers = Vec::new();
+        for (lane, answer) in join_all(self.online().map(ask)).await {
+            match answer {
+                Ok(answer) => answers.push((lane, answer)),
+                Err(StoreError::Offline { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(answers)
+    }
+
+    /// As [`Self::each`], the answers alone.
+    async fn all<'a, T, F>(
+        &'a self,
+        question: impl Fn(&'a Arc<Lane>) -> F,
+    ) -> Result<Vec<T>, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>> + 'a,
+    {
+        let answers = self.each(question).await?;
+        Ok(answers.into_iter().map(|(_, answer)| answer).collect())
+    }
+
+    /// Has every lane change what it knows of something. Succeeds when one of them did and none
+    /// failed; what failed is repeated by whoever asked.
+    async fn change<'a, T, F>(
+        &'a self,
+        change: impl Fn(&'a Arc<Lane>) -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>> + 'a,
+    {
+        if let Some(lane) = self.only() {
+            return change(lane).await;
+        }
+        let ask = |lane: &'a Arc<Lane>| {
+            let answer = change(lane);
+            async move { self.judge(lane, answer.await) }
+        };
+        let (mut done, mut absence, mut failure) = (None, None, None);
+        for answer in join_all(self.online().map(ask)).await {
+            match answer {
+                Ok(answer) => done = Some(answer),
+                Err(StoreError::Offline { .. }) => {}
+                Err(error) if error.is_absence() => absence = Some(error),
+                Err(error) => failure = Some(error),
+            }
+        }
+        match (failure, done) {
+            (Some(error), _) => Err(error),
+            (None, Some(done)) => Ok(done),
+            (None, None) => Err(self.offline().or(absence).unwrap_or_else(gone)),
+        }
+    }
+}
+
+fn absence_as_none<T>(answer: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
+    match answer {
+        Err(error) if error.is_absence() => Ok(None),
+        answer => answer,
     }
 }
 
@@ -592,13 +489,5 @@ pub(crate) fn lock_directory(path: &std::path::Path) -> Result<DirectoryLock, St
     DirectoryLock::acquire(path).map_err(|error| match error {
         LockError::Held { pid } => StoreError::Locked { path: path.to_owned(), pid },
         LockError::Io(error) => StoreError::io(format!("lock {}", path.display()), error),
-    })
-}
-
-fn sink(events: broadcast::Sender<GroupEvent>, cache: Cache) -> crate::writer::EventSink {
-    Box::new(move |event| match event {
-        // Nobody listening is fine.
-        Event::Group(event) => drop(events.send(event)),
-        Event::Unwanted(thing) => cache.forget(thing),
     })
 }

@@ -15,6 +15,7 @@ mod scenarios {
     mod old_directories_open;
     mod one_process_at_a_time;
     mod proofs_come_from_the_disk;
+    mod several_disks_are_one_store;
     mod support;
     mod the_cache_loses_power;
     mod the_cache_makes_room;

@@ -57,6 +57,26 @@ fn a_bad_unit_is_named_with_its_place_and_the_remedy() {
 }
 
 #[test]
+fn disks_are_listed_with_sizes_and_paths_as_people_write_them() {
+    let text = "[[storage.disks]]\npath = \"a\"\ncapacity_bytes = \"4TiB\"\n\
+                [[storage.disks]]\npath = \"/mnt/b/\"\ncapacity_bytes = 7\n";
+    let config: NodeConfig = load(Some(&file(text)), &[]).expect("all good");
+    let [a, b] = &config.storage.disks[..] else { panic!("two disks: {:?}", config.storage) };
+    assert_eq!((a.path.to_str(), a.capacity_bytes), (Some("/etc/sn/a"), 4 << 40));
+    assert_eq!((b.path.to_str(), b.capacity_bytes), (Some("/mnt/b"), 7));
+
+    let inline = "[storage]\ndisks = [{ path = \"a\", capacity_bytes = \"4XB\" }]\n";
+    let error = file_error(inline);
+    assert!(error.contains("line 2, column 41: storage.disks[1].capacity_bytes: "), "{error}");
+    let error = file_error("[[storage.disks]]\npath = \"a\"\ncapacity_byte = 1\n");
+    assert!(error.contains("capacity_byte"), "{error}");
+    let twice = text.replace("/mnt/b/", "a/inner");
+    let error = file_error(&twice);
+    assert!(error.contains("storage.disks: "), "{error}");
+    assert!(error.contains("one within the other"), "{error}");
+}
+
+#[test]
 fn bad_syntax_types_and_addresses_are_named_with_their_place() {
     assert!(file_error("data_dir = \n").contains("line 1, column 1"), "no value");
     let error = file_error("data_dir = 5\n");

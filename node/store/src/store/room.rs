@@ -68,18 +68,22 @@ impl Store {
 
     /// All cached shards, from the oldest to the newest.
     pub(crate) async fn cached(&self) -> Result<Vec<CachedShard>, StoreError> {
-        let (node, mut after) = (self.node(), None);
-        let mut all = Vec::new();
-        loop {
-            let read =
-                self.blocking(move |reader| Ok(reader.catalog().cached(node, after, PAGE)?));
-            let (page, last) = read.await?;
-            all.extend(page);
-            if last.is_none() {
-                break;
+        let node = self.node();
+        let lanes = self.shared.all(|lane| async move {
+            let (mut all, mut after) = (Vec::new(), None);
+            loop {
+                let (page, last) = lane.cached(node, after, PAGE).await?;
+                all.extend(page);
+                if last.is_none() {
+                    return Ok(all);
+                }
+                after = last;
             }
-            after = last;
-        }
+        });
+        let mut all: Vec<CachedShard> = lanes.await?.into_iter().flatten().collect();
+        // One that was being moved when the node stopped is on two disks.
+        all.sort_unstable_by_key(|cached| cached.shard);
+        all.dedup_by_key(|cached| cached.shard);
         all.sort_unstable_by_key(|cached| cached.age);
         Ok(all)
     }

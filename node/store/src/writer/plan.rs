@@ -12,7 +12,7 @@ use supernode_protocol::signed::Signed;
 
 use super::{Planned, Writer};
 use crate::buffer::FilledShard;
-use crate::catalog::{Catalog, KvRead, State, Thing, cached_upload};
+use crate::catalog::{Catalog, State, Thing, cached_upload};
 use crate::config::Durability;
 use crate::error::StoreError;
 use crate::record::{Body, CommitBody, Holder, LeaseChange, Payload, Placed, Position, Span};
@@ -47,6 +47,18 @@ pub enum Op {
         bytes: Bytes,
         /// Where an equal block was just read from disk and found whole.
         seen_at: Option<Position>,
+    },
+    /// A manifest block that another directory of the store has under the same upload: each is to
+    /// be complete in itself, so this is beyond the offered capacity if need be.
+    CopyBlock {
+        /// Whose upload it is.
+        caller: NodeId,
+        /// The upload.
+        upload: UploadId,
+        /// The block's id, to which its bytes were found to hash.
+        cid: Cid,
+        /// The bytes.
+        bytes: Bytes,
     },
     /// Binds an upload to an object.
     Commit {
@@ -113,7 +125,7 @@ impl Op {
     pub fn payload_len(&self) -> u64 {
         match self {
             Self::PutShard { filled, .. } => filled.bytes().len() as u64,
-            Self::PutBlock { bytes, .. } => bytes.len() as u64,
+            Self::PutBlock { bytes, .. } | Self::CopyBlock { bytes, .. } => bytes.len() as u64,
             _ => 0,
         }
     }
@@ -151,7 +163,8 @@ impl Writer {
                 let placed = Placed { holder, slot };
                 let thing = Thing::Shard(shard);
                 let id = *shard.as_bytes();
-                Ok(if self.is_here(thing, filled.bytes().len() as u64, seen_at)? {
+                self.demand_room(thing, filled.bytes().len() as u64)?;
+                Ok(if self.is_here(thing, seen_at)? {
                     Planned { id, body: Body::Slot(placed), payload: Payload::None }
                 } else {
                     Planned { id, body: Body::Shard(placed), payload: Payload::Shard(filled) }
@@ -159,12 +172,13 @@ impl Writer {
             }
             Op::PutBlock { caller, upload, cid, bytes, seen_at } => {
                 let holder = self.holder(caller, upload)?;
-                let id = *cid.as_bytes();
-                Ok(if self.is_here(Thing::Block(cid), bytes.len() as u64, seen_at)? {
-                    Planned { id, body: Body::BlockRef(holder), payload: Payload::None }
-                } else {
-                    Planned { id, body: Body::Block(holder), payload: Payload::Block(bytes) }
-                })
+                self.demand_room(Thing::Block(cid), bytes.len() as u64)?;
+                self.plan_block(holder, cid, bytes, seen_at)
+            }
+            Op::CopyBlock { caller, upload, cid, bytes } => {
+                let holder = self.holder(caller, upload)?;
+                self.demand_reserve(bytes.len() as u64)?;
+                self.plan_block(holder, cid, bytes, None)
             }
             Op::Commit { caller, commit, facts } => self.plan_commit(caller, *commit, &facts),
             Op::Place { record } => self.plan_placement(record),
@@ -199,42 +213,55 @@ impl Writer {
         Ok(Holder { upload, owner: caller })
     }
 
-    /// Whether whole bytes of this thing are here, so that a reference is enough; if not, whether
-    /// there is room for them.
+    fn plan_block(
+        &self,
+        holder: Holder,
+        cid: Cid,
+        bytes: Bytes,
+        seen_at: Option<Position>,
+    ) -> Result<Planned, StoreError> {
+        let id = *cid.as_bytes();
+        Ok(if self.is_here(Thing::Block(cid), seen_at)? {
+            Planned { id, body: Body::BlockRef(holder), payload: Payload::None }
+        } else {
+            Planned { id, body: Body::Block(holder), payload: Payload::Block(bytes) }
+        })
+    }
+
+    /// Whether whole bytes of this thing are here, so that a reference is enough.
     ///
     /// Bytes that this writer has yet to sync come from memory that was hashed, and the sync covers
     /// the reference too. Anything older is read back: adopting a damaged record would lose data.
-    fn is_here(
-        &self,
-        thing: Thing,
-        len: u64,
-        seen_at: Option<Position>,
-    ) -> Result<bool, StoreError> {
+    fn is_here(&self, thing: Thing, seen_at: Option<Position>) -> Result<bool, StoreError> {
         let view = self.overlay.stage();
-        let kept = Catalog(&view).kept(thing)?;
-        // Live and trash count as used already; dead bytes would be used again.
-        let counted = kept.is_some_and(|kept| kept.state() != State::Dead);
-        self.demand_room(&view, len, counted)?;
-        Ok(match kept {
+        Ok(match Catalog(&view).kept(thing)? {
             None => false,
             Some(kept) if self.log.is_unsynced(kept.at) || seen_at == Some(kept.at) => true,
             Some(kept) => self.reader.verify(thing, &kept).is_ok(),
         })
     }
 
-    fn demand_room<K: KvRead>(&self, view: &K, len: u64, counted: bool) -> Result<(), StoreError> {
-        let full = |reason| Err(StoreError::Full { wanted_bytes: len, reason });
-        let needed = len + self.planned_bytes + self.config.reserve_bytes;
-        if self.free_bytes < needed {
-            return full("the file system is down to the reserve");
-        }
+    /// Refuses what there is no room for, on the file system or in the offered capacity.
+    fn demand_room(&self, thing: Thing, len: u64) -> Result<(), StoreError> {
+        self.demand_reserve(len)?;
+        let view = self.overlay.stage();
+        let catalog = Catalog(&view);
+        // Live and trash count as used already; dead bytes would be used again.
+        let counted = catalog.kept(thing)?.is_some_and(|kept| kept.state() != State::Dead);
         if counted && self.config.capacity_bytes > 0 {
             return Ok(());
         }
-        let usage = Catalog(view).usage()?;
+        let usage = catalog.usage()?;
         let used = usage.bytes(State::Live) + usage.bytes(State::Trash);
         if used.saturating_add(len) > self.config.capacity_bytes {
-            return full("the offered capacity is used up");
+            return full(len, "the offered capacity is used up");
+        }
+        Ok(())
+    }
+
+    fn demand_reserve(&self, len: u64) -> Result<(), StoreError> {
+        if self.free_bytes < len + self.planned_bytes + self.config.reserve_bytes {
+            return full(len, "the file system is down to the reserve");
         }
         Ok(())
     }
@@ -348,6 +375,10 @@ impl Writer {
         demand_owner(caller, entry.owner, || format!("upload {upload}"))?;
         Ok(Planned::lease(upload.as_bytes(), LeaseChange::Abandon { upload }))
     }
+}
+
+fn full(wanted_bytes: u64, reason: &'static str) -> Result<(), StoreError> {
+    Err(StoreError::Full { wanted_bytes, reason })
 }
 
 /// Peers have no say in when a deal ends.

@@ -20,7 +20,7 @@ async fn an_object_of_two_groups_is_there_until_it_is_released() {
     let object = object(Recipe { stripe_bytes: 400_000, ..recipe });
     let counts = put(&store, &client, &object, Terms::pin(1, 1)).await.expect("put");
     assert_eq!(counts, [9, 9]);
-    assert!(matches!(events.try_recv(), Ok(GroupEvent::Committed(held)) if held.group == 0));
+    assert!(matches!(events.recv().await, Ok(GroupEvent::Committed(held)) if held.group == 0));
     assert_readable(&store, &object).await;
     let usage = store.usage();
     assert_eq!((usage.shards.live.count, usage.live_slots, usage.upload_slots), (18, 18, 0));

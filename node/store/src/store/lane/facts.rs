@@ -13,7 +13,7 @@ use crate::reader::Reader;
 use crate::writer::CommitFacts;
 
 /// Checks signature and width of a placement record.
-pub(super) fn check_placement(record: &Signed<PlacementRecord>) -> Result<(), StoreError> {
+pub(crate) fn check_placement(record: &Signed<PlacementRecord>) -> Result<(), StoreError> {
     let body = record.body_unverified();
     let bad =
         |reason: String| StoreError::BadCommit { object: body.object, group: body.group, reason };
