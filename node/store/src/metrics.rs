@@ -28,6 +28,9 @@ const GONE_FAILURE: u32 = 16;
 /// A disk whose actor does nothing for so long hangs; it looks at the free space every second.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
 
+/// New records go elsewhere long before.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
 /// Bytes and operations of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct IoFigures {
@@ -222,8 +225,17 @@ impl Counters {
         if let Some((what, _)) = kinds.into_iter().find(|(_, io)| io.is_dead()) {
             return Some(format!("its {what} fail one after the other"));
         }
-        let silence = self.looked_at.lock().map_or(Duration::ZERO, |at| at.elapsed());
+        let silence = self.silence();
         (silence > SILENCE_MAX).then(|| format!("it does not answer for {} s", silence.as_secs()))
+    }
+
+    /// Whether the writer has not got round to anything for a while.
+    pub(crate) fn hangs(&self) -> bool {
+        self.silence() > PAUSE_MAX
+    }
+
+    fn silence(&self) -> Duration {
+        self.looked_at.lock().map_or(Duration::ZERO, |at| at.elapsed())
     }
 
     pub(crate) fn count_rebuild(&self, reason: &'static str) {

@@ -5,11 +5,13 @@
 mod sample;
 
 mod scenarios {
+    mod a_disk_dies;
     mod an_object_comes_and_goes;
     mod anything_may_rot;
     mod damage_is_never_served;
     mod deals_end_on_chain;
     mod disks_are_written_either_way;
+    mod failing_disk;
     mod freed_bytes_come_back;
     mod many_at_once;
     mod old_directories_open;

@@ -21,6 +21,8 @@ pub(super) struct Candidate {
     pub(super) id: u64,
     /// Bytes that may still be put there.
     pub(super) free_bytes: u64,
+    /// It is held up: what is put there would wait.
+    pub(super) hangs: bool,
     /// The upload has something in this slot there.
     pub(super) holds_slot: bool,
     /// Equal bytes are there and count as used.
@@ -62,6 +64,7 @@ pub(super) fn order(key: &[u8; 32], len: u64, candidates: &[Candidate]) -> Vec<u
         .map(|(position, candidate)| {
             let has_room = candidate.free_bytes >= len;
             let rank = match candidate {
+                Candidate { hangs: true, .. } => 4,
                 Candidate { holds_equal: true, .. } => 0,
                 Candidate { holds_group: true, .. } if has_room => 1,
                 _ if has_room => 2,
@@ -141,6 +144,8 @@ mod tests {
         disks[2].holds_group = true;
         disks[1].holds_equal = true;
         assert_eq!(order(&key, 11, &disks), [1, 2, 0, 3]);
+        disks[1].hangs = true;
+        assert_eq!(order(&key, 11, &disks), [2, 0, 3, 1]);
         disks[3].holds_slot = true;
         assert_eq!(order(&key, 11, &disks), [3], "a slot has one disk");
     }

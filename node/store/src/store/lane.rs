@@ -213,6 +213,11 @@ impl Lane {
         self.counters.ailment()
     }
 
+    /// Whether its writer is held up, as by a disk that hangs.
+    pub(crate) fn hangs(&self) -> bool {
+        self.counters.hangs()
+    }
+
     /// Takes it offline: says no to everybody, and ends what it runs as far as its disk lets it.
     pub(crate) fn take_offline(&self, reason: &str) {
         let is_new = self.offline.send_if_modified(|offline| {

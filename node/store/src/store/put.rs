@@ -151,7 +151,8 @@ fn candidate(lane: &Lane, outlook: &Outlook, item: Item) -> Candidate {
     let Outlook { holds_slot, holds_group, is_counted, .. } = *outlook;
     // A block is small and has to be with its group in the end.
     let holds_equal = is_counted && (item.slot.is_some() || holds_group);
-    Candidate { id: lane.id(), free_bytes: lane.free_bytes(), holds_slot, holds_equal, holds_group }
+    let (id, free_bytes, hangs) = (lane.id(), lane.free_bytes(), lane.hangs());
+    Candidate { id, free_bytes, hangs, holds_slot, holds_equal, holds_group }
 }
 
 /// Whether another disk may take what this one refused.
