@@ -176,6 +176,8 @@ pub struct StoreConfig {
     pub scrub_interval_secs: u64,
     /// How fast a scrub reads; 0 for as fast as it goes.
     pub scrub_bytes_per_sec: u64,
+    /// How fast a disk that is drained is read; 0 for as fast as it goes.
+    pub drain_bytes_per_sec: u64,
     /// How long an upload may rest before it is abandoned.
     pub upload_idle_secs: u64,
 }
@@ -211,6 +213,7 @@ impl Default for StoreConfig {
             trash_secs: 24 * 3600,
             scrub_interval_secs: 14 * 24 * 3600,
             scrub_bytes_per_sec: 32 << 20,
+            drain_bytes_per_sec: 64 << 20,
             upload_idle_secs: 3600,
         }
     }

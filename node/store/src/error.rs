@@ -181,6 +181,14 @@ pub enum StoreError {
         /// The disk's directory.
         path: PathBuf,
     },
+    /// A disk that cannot be emptied.
+    #[error("disk {disk} cannot be drained: {reason}")]
+    Drain {
+        /// Which disk.
+        disk: String,
+        /// What stands against it.
+        reason: String,
+    },
     /// The store is closed or has given up.
     #[error("the store has stopped: {reason}")]
     Stopped {

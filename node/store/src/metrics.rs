@@ -102,6 +102,8 @@ pub struct StoreMetrics {
 /// One disk of a store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskMetrics {
+    /// What it is called, wherever it is mounted; empty for one that could not be opened.
+    pub id: String,
     /// Its directory.
     pub path: PathBuf,
     /// Why its records cannot be reached, if they cannot.

@@ -12,7 +12,8 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
@@ -22,9 +23,10 @@ use supernode_protocol::ids::{Cid, NodeId, ShardId, Slot, UploadId};
 use supernode_protocol::placement::PlacementRecord;
 use supernode_protocol::signed::Signed;
 use tokio::sync::broadcast;
+use tokio::time::timeout;
 
 use crate::buffer::{BufferPool, ShardBuffer};
-use crate::catalog::{State, Thing, Usage};
+use crate::catalog::{Thing, Usage};
 use crate::config::StoreConfig;
 use crate::disk::{DirectoryLock, Disk, LockError};
 use crate::error::StoreError;
@@ -37,7 +39,9 @@ mod choice;
 mod commit;
 mod deals;
 mod disks;
+mod drain;
 mod events;
+mod grace;
 mod lane;
 mod merge;
 mod put;
@@ -46,14 +50,22 @@ mod room;
 
 use self::cache::Cache;
 use self::commit::DealsUnderWay;
-use self::disks::Absent;
+use self::disks::{Absent, KnownDisks};
+use self::drain::Drains;
+pub use self::drain::{DrainState, DrainStatus};
 pub use self::events::GroupEvents;
+use self::grace::Grace;
 use self::lane::{Company, Lane};
 pub(crate) use self::room::Evictable;
 use self::room::Room;
 
 /// Events that a slow listener may fall behind by; then it is told how many it missed.
 const EVENTS_MAX: usize = 1024;
+/// How often a thing that is not found is looked for while things are moved between lanes. It was
+/// moved once at most, but for a lane that is itself drained by then.
+const LOOKS_MAX: usize = 4;
+/// How long a stop waits for lanes that are offline.
+const OFFLINE_PATIENCE: Duration = Duration::from_secs(1);
 /// Name of the index directory.
 pub(crate) const INDEX_DIRECTORY: &str = "index";
 
@@ -141,7 +153,15 @@ struct Shared {
     counters: Arc<Counters>,
     room: Room,
     deals: Mutex<DealsUnderWay>,
+    /// Changes under way.
+    grace: Grace,
+    /// How often something was moved from one lane to others: counted when it is there and still
+    /// here.
+    moves: AtomicU64,
     is_closing: AtomicBool,
+    drains: Mutex<Drains>,
+    /// The list of disks; a store on given disks has none.
+    known: Mutex<Option<KnownDisks>>,
     /// The data directory's, if no lane is in it.
     lock: Mutex<Option<DirectoryLock>>,
 }
@@ -156,7 +176,9 @@ impl Store {
         config.validate()?;
         let mut shared = Shared::new(config);
         disks::open(&mut shared)?;
-        Ok(Self { shared: Arc::new(shared) })
+        let store = Self { shared: Arc::new(shared) };
+        store.resume_drains()?;
+        Ok(store)
     }
 
     /// Opens a store on any disk, with any index.
@@ -197,8 +219,14 @@ impl Store {
     pub async fn close(&self) -> Result<(), StoreError> {
         self.shared.buffers.close();
         self.shared.is_closing.store(true, Ordering::Relaxed);
+        self.shared.stop_drains();
         let lanes = self.shared.lanes.iter().filter(|lane| lane.is_online());
         let closed = join_all(lanes.map(|lane| lane.close())).await;
+        let others = join_all(self.shared.lanes.iter().map(|lane| lane.ended()));
+        // What is offline was told to end, and does if its disk lets it.
+        if self.shared.lanes.len() > 1 {
+            let _ = timeout(OFFLINE_PATIENCE, others).await;
+        }
         *self.shared.lock.lock() = None;
         closed.into_iter().collect()
     }
@@ -273,17 +301,16 @@ impl Store {
     /// Each disk by itself, in the order of the settings.
     pub fn disks(&self) -> Vec<DiskMetrics> {
         self.shared.notice_ailments();
-        let lanes = self.shared.lanes.iter().map(|lane| {
-            let usage = lane.usage();
-            DiskMetrics {
-                path: lane.path().to_owned(),
-                offline: lane.offline_reason(),
-                capacity_bytes: lane.capacity_bytes(),
-                used_bytes: usage.bytes(State::Live) + usage.bytes(State::Trash),
-                free_bytes: lane.free_on_disk_bytes(),
-            }
+        let lanes = self.shared.lanes.iter().map(|lane| DiskMetrics {
+            id: lane.name(),
+            path: lane.path().to_owned(),
+            offline: lane.offline_reason(),
+            capacity_bytes: lane.capacity_bytes(),
+            used_bytes: lane.used_bytes(),
+            free_bytes: lane.free_on_disk_bytes(),
         });
         let absent = self.shared.absent.iter().map(|absent| DiskMetrics {
+            id: String::new(),
             path: absent.path.clone(),
             offline: Some(absent.reason.clone()),
             capacity_bytes: absent.capacity_bytes,
@@ -313,7 +340,11 @@ impl Shared {
             counters,
             room: Room::default(),
             deals: Mutex::default(),
+            grace: Grace::default(),
+            moves: AtomicU64::new(0),
             is_closing: AtomicBool::new(false),
+            drains: Mutex::default(),
+            known: Mutex::new(None),
             lock: Mutex::new(None),
         }
     }
@@ -377,6 +408,24 @@ impl Shared {
         if let Some(lane) = self.only() {
             return absence_as_none(question(lane).await);
         }
+        for _ in 0..LOOKS_MAX {
+            let moves = self.moves.load(Ordering::SeqCst);
+            let answer = self.first_now(&question).await?;
+            // It may have been moved from a lane not asked yet to one that was asked before.
+            if answer.is_some() || self.moves.load(Ordering::SeqCst) == moves {
+                return Ok(answer);
+            }
+        }
+        Ok(None)
+    }
+
+    async fn first_now<'a, T, F>(
+        &'a self,
+        question: &impl Fn(&'a Arc<Lane>) -> F,
+    ) -> Result<Option<T>, StoreError>
+    where
+        F: Future<Output = Result<Option<T>, StoreError>> + 'a,
+    {
         let ask = |lane: &'a Arc<Lane>| {
             let answer = question(lane);
             async move { self.judge(lane, answer.await) }
@@ -408,8 +457,12 @@ impl Shared {
             let answer = question(lane);
             async move { (lane, self.judge(lane, answer.await)) }
         };
+        // What is moved meanwhile is seen by one of the two: it is there before it leaves here.
+        let (from, to): (Vec<_>, Vec<_>) = self.online().partition(|lane| lane.is_draining());
+        let mut asked = join_all(from.into_iter().map(&ask)).await;
+        asked.extend(join_all(to.into_iter().map(&ask)).await);
         let mut answers = Vec::new();
-        for (lane, answer) in join_all(self.online().map(ask)).await {
+        for (lane, answer) in asked {
             match answer {
                 Ok(answer) => answers.push((lane, answer)),
                 Err(StoreError::Offline { .. }) => {}
@@ -443,6 +496,7 @@ impl Shared {
         if let Some(lane) = self.only() {
             return change(lane).await;
         }
+        let _change = self.grace.begin().await;
         let ask = |lane: &'a Arc<Lane>| {
             let answer = change(lane);
             async move { self.judge(lane, answer.await) }

@@ -6,6 +6,7 @@ mod sample;
 
 mod scenarios {
     mod a_disk_dies;
+    mod a_disk_is_drained;
     mod an_object_comes_and_goes;
     mod anything_may_rot;
     mod damage_is_never_served;

@@ -54,7 +54,8 @@ impl Store {
             let done = lane.commit(caller, commit).await?;
             return Ok((done.ack, done.slot_count));
         }
-        let _under_way = self.shared.begin_commit(&commit)?;
+        let _deal = self.shared.begin_commit(&commit)?;
+        let _change = self.shared.grace.begin().await;
         let parts = self.shared.each(|lane| lane.part(caller, commit.clone())).await?;
         let targets = targets(&parts);
         if targets.is_empty() {
@@ -64,7 +65,8 @@ impl Store {
             });
         }
         if are_blocks_here(&parts) {
-            let completed = targets.iter().map(|(lane, part)| self.complete(lane, part, &commit));
+            let completed =
+                targets.iter().map(|(lane, part)| self.shared.complete(lane, part, &commit));
             try_join_all(completed).await?;
         }
         let done = targets.iter().map(|(lane, _)| async {
@@ -79,20 +81,6 @@ impl Store {
         };
         let sequence = done.iter().map(|done| done.ack.sequence).max().unwrap_or(0);
         Ok((Ack { sequence }, slot_count))
-    }
-
-    /// Puts under the upload on a lane what the lane needs of root and page to be complete.
-    async fn complete(&self, lane: &Lane, part: &Part, commit: &Commit) -> Result<(), StoreError> {
-        let root = part.lacks_root().then_some(commit.object);
-        let page = commit.page.filter(|_| part.lacks_page());
-        for cid in root.into_iter().chain(page) {
-            // What another lane says it has and cannot read, the commit itself will miss.
-            let Some(bytes) = self.block(cid).await? else { continue };
-            let (caller, upload) = (commit.terms.owner, commit.upload);
-            let op = Op::CopyBlock { caller, upload, cid, bytes };
-            self.shared.judge(lane, lane.perform(op).await)?;
-        }
-        Ok(())
     }
 
     /// Keeps a placement record if it has precedence over the one here.
@@ -133,6 +121,25 @@ impl Store {
 }
 
 impl Shared {
+    /// Puts under the upload on a lane what the lane needs of root and page to be complete.
+    pub(super) async fn complete(
+        &self,
+        lane: &Lane,
+        part: &Part,
+        commit: &Commit,
+    ) -> Result<(), StoreError> {
+        let root = part.lacks_root().then_some(commit.object);
+        let page = commit.page.filter(|_| part.lacks_page());
+        for cid in root.into_iter().chain(page) {
+            // What another lane says it has and cannot read, the commit itself will miss.
+            let Some(bytes) = self.block(cid).await? else { continue };
+            let (caller, upload) = (commit.terms.owner, commit.upload);
+            let op = Op::CopyBlock { caller, upload, cid, bytes };
+            self.judge(lane, lane.perform(op).await)?;
+        }
+        Ok(())
+    }
+
     /// Refuses a deal's commit while the same deal is being committed for another object.
     fn begin_commit(&self, commit: &Commit) -> Result<Option<UnderWay<'_>>, StoreError> {
         if commit.terms.kind != LeaseKind::Deal {

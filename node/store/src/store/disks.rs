@@ -17,7 +17,8 @@ use crate::segment::number_of;
 
 mod known;
 
-use self::known::{DiskId, KnownDisks};
+use self::known::DiskId;
+pub(super) use self::known::{Drain, KnownDisks};
 
 /// A disk that could not be opened.
 pub(super) struct Absent {
@@ -55,7 +56,12 @@ pub(super) fn open(shared: &mut Shared) -> Result<(), StoreError> {
     }
     let ids: Vec<_> = found.iter().filter_map(|(_, id)| id.clone().ok()).collect();
     tell_of_forgotten(&known, &shared.config.disks, &ids);
-    open_found(shared, found, &data_dir, lock)
+    open_found(shared, found, &data_dir, lock)?;
+    for lane in &shared.lanes {
+        lane.set_draining(known.drain(DiskId(lane.id())) != Drain::No);
+    }
+    *shared.known.lock() = Some(known);
+    Ok(())
 }
 
 /// Opens the disks that are there, all at the same time: one may have much to replay.

@@ -11,7 +11,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,9 +42,11 @@ use crate::writer::{Done, Op, Writer, WriterParts};
 mod commit;
 mod deals;
 mod facts;
+mod moving;
 
 pub(crate) use self::commit::{Part, in_use};
 pub(crate) use self::facts::check_placement;
+pub(crate) use self::moving::{MovingGroup, TermsLeft};
 
 /// See the module.
 pub(crate) struct Lane {
@@ -60,6 +62,8 @@ pub(crate) struct Lane {
     scrub: Scrub,
     /// Why it is offline, once it is.
     offline: watch::Sender<Option<String>>,
+    /// It takes no new records: what it has is moved to other lanes.
+    is_draining: AtomicBool,
 }
 
 /// What all lanes of a store tell and forget.
@@ -158,7 +162,8 @@ impl Lane {
         let scrub = Scrub::spawn(scrubbed, counted, pace, directory)?;
         let (offline, _) = watch::channel(None);
         let path = config.path.clone();
-        Ok(Self { id, path, config, mailbox, reader, reads, counters, scrub, offline })
+        let is_draining = AtomicBool::new(false);
+        Ok(Self { id, path, config, mailbox, reader, reads, counters, scrub, offline, is_draining })
     }
 
     /// Stops: writes what waits, marks the log as orderly ended, frees the directory.
@@ -183,6 +188,11 @@ impl Lane {
     /// Names it among the lanes.
     pub(crate) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// The same, for people and programs outside.
+    pub(crate) fn name(&self) -> String {
+        format!("{:016x}", self.id)
     }
 
     /// Its directory.
@@ -211,6 +221,16 @@ impl Lane {
             return Some("its storage actor has ended".to_owned());
         }
         self.counters.ailment()
+    }
+
+    /// Whether it takes no new records.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// Says whether it takes new records.
+    pub(crate) fn set_draining(&self, is_draining: bool) {
+        self.is_draining.store(is_draining, Ordering::Relaxed);
     }
 
     /// Whether its writer is held up, as by a disk that hangs.
@@ -278,16 +298,18 @@ impl Lane {
         .await
     }
 
-    /// What is to be known before something is put under an upload. Blocks are in no slot.
+    /// What is to be known before something is put under an upload. Blocks are in no slot. A lane
+    /// that is drained adopts nothing, and does not look for it.
     pub(crate) async fn outlook(
         &self,
         upload: UploadId,
         slot: Option<Slot>,
         thing: Thing,
     ) -> Result<Outlook, StoreError> {
+        let is_draining = self.is_draining();
         self.blocking(move |reader| {
             let catalog = reader.catalog();
-            let kept = catalog.kept(thing)?;
+            let kept = if is_draining { None } else { catalog.kept(thing)? };
             let seen = kept.filter(|kept| reader.verify(thing, kept).is_ok());
             let owner = catalog.upload(upload)?.map(|entry| entry.owner);
             let (holds_slot, holds_group) = match slot {
@@ -457,16 +479,22 @@ impl Lane {
         *self.counters.usage.lock()
     }
 
+    /// Bytes offered here; while it is drained, what it still has.
     pub(crate) fn capacity_bytes(&self) -> u64 {
-        self.config.capacity_bytes
+        let capacity = self.config.capacity_bytes;
+        if self.is_draining() { capacity.min(self.used_bytes()) } else { capacity }
+    }
+
+    /// Bytes of the offered capacity that are used.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        let usage = self.usage();
+        usage.bytes(State::Live) + usage.bytes(State::Trash)
     }
 
     /// Bytes that may still be put here.
     pub(crate) fn free_bytes(&self) -> u64 {
-        let usage = self.usage();
-        let used = usage.bytes(State::Live) + usage.bytes(State::Trash);
         let on_disk = self.free_on_disk_bytes().saturating_sub(self.config.reserve_bytes);
-        self.config.capacity_bytes.saturating_sub(used).min(on_disk)
+        self.config.capacity_bytes.saturating_sub(self.used_bytes()).min(on_disk)
     }
 
     /// Free bytes of its file system when the writer last looked.
@@ -478,7 +506,7 @@ impl Lane {
     pub(crate) fn metrics(&self) -> StoreMetrics {
         let mailbox_depth = self.mailbox.max_capacity() - self.mailbox.capacity();
         StoreMetrics {
-            capacity_bytes: self.config.capacity_bytes,
+            capacity_bytes: self.capacity_bytes(),
             free_bytes: self.free_on_disk_bytes(),
             mailbox_depth: mailbox_depth as u64,
             index_pending: self.reader.overlay().pending_entries() as u64,

@@ -66,7 +66,8 @@ pub(super) fn deals_due(parts: Vec<Vec<DealLease>>, limit: usize) -> Vec<DealLea
     listing(parts, limit, |deal| (deal.height, deal.lease), join_deals)
 }
 
-/// One deal of what several disks have of it. It is settled once it is so everywhere.
+/// One deal of what several disks have of it. It is settled once it is so everywhere. What is being
+/// moved, and so is on two disks, counts twice.
 fn join_deals(a: DealLease, b: DealLease) -> DealLease {
     let (slots, bytes) = (a.slots + b.slots, a.bytes + b.bytes);
     let group_count = a.group_count.saturating_add(b.group_count);

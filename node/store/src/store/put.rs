@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::choice::{Candidate, key, order};
 use super::lane::{Lane, Outlook};
-use super::{PutBlock, PutShard, Shared, Store, gone};
+use super::{PutBlock, PutShard, Shared, Store};
 use crate::buffer::FilledShard;
 use crate::catalog::Thing;
 use crate::error::StoreError;
@@ -26,12 +26,12 @@ const LOOK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is put, as far as the choice of a disk goes.
 #[derive(Clone, Copy)]
-struct Item {
-    caller: NodeId,
-    upload: UploadId,
-    slot: Option<Slot>,
-    thing: Thing,
-    len: u64,
+pub(super) struct Item {
+    pub(super) caller: NodeId,
+    pub(super) upload: UploadId,
+    pub(super) slot: Option<Slot>,
+    pub(super) thing: Thing,
+    pub(super) len: u64,
 }
 
 impl Store {
@@ -90,7 +90,7 @@ impl Store {
 }
 
 impl Shared {
-    async fn put(
+    pub(super) async fn put(
         &self,
         item: Item,
         op: impl Fn(Option<Position>) -> Op,
@@ -115,7 +115,10 @@ impl Shared {
                 Err(error) => return Err(error),
             }
         }
-        Err(refusal.or_else(|| self.offline()).unwrap_or_else(gone))
+        Err(refusal.or_else(|| self.offline()).unwrap_or_else(|| {
+            let (wanted_bytes, reason) = (item.len, "no disk takes new records");
+            StoreError::Full { wanted_bytes, reason }
+        }))
     }
 
     /// What each lane that answers in time has of an upload and a thing.
@@ -133,7 +136,10 @@ impl Shared {
                         let what = format!("upload {upload}");
                         return Err(StoreError::NotOwner { what, caller });
                     }
-                    outlooks.push((lane, outlook));
+                    // What an upload has on a disk that is drained is replaced there.
+                    if !lane.is_draining() || outlook.holds_slot {
+                        outlooks.push((lane, outlook));
+                    }
                 }
                 Ok(Err(error)) => {
                     tracing::warn!(disk = %lane.path().display(), %error, "puts pass it over");

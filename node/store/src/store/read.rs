@@ -7,7 +7,7 @@ use bytes::Bytes;
 use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot};
 use supernode_protocol::wire::{ByteRange, LeaseEntry};
 
-use super::{Announcement, GroupRead, Store, merge};
+use super::{Announcement, GroupRead, Shared, Store, merge};
 use crate::error::StoreError;
 use crate::reader::{RangeRead, Shard, cut};
 
@@ -72,18 +72,12 @@ impl Store {
             self.shared.first(|lane| async move { lane.group(object, group).await.map(Some) });
         let absent = StoreError::GroupNotFound { object, group };
         let (page, placement) = found.await?.ok_or(absent.clone())?;
-        let root = self.block(object).await?.ok_or(absent.clone())?;
+        let root = self.shared.block(object).await?.ok_or(absent.clone())?;
         let page = match page {
-            Some(page) => Some(self.block(page).await?.ok_or(absent)?),
+            Some(page) => Some(self.shared.block(page).await?.ok_or(absent)?),
             None => None,
         };
         Ok(GroupRead { root, page, placement })
-    }
-
-    /// A manifest root or page.
-    pub(super) async fn block(&self, cid: Cid) -> Result<Option<Bytes>, StoreError> {
-        let load = self.shared.first(|lane| async move { lane.block(cid).await });
-        self.shared.company.cache.block(cid, load).await
     }
 
     /// Slots of a group that are here; empty if the group is not.
@@ -142,5 +136,13 @@ impl Store {
             Some(error) => Err(error),
             None => Ok(()),
         }
+    }
+}
+
+impl Shared {
+    /// A manifest root or page.
+    pub(super) async fn block(&self, cid: Cid) -> Result<Option<Bytes>, StoreError> {
+        let load = self.first(|lane| async move { lane.block(cid).await });
+        self.company.cache.block(cid, load).await
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What may be written: every rule that can refuse an operation, in one place.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot, UploadId};
@@ -15,7 +15,9 @@ use crate::buffer::FilledShard;
 use crate::catalog::{Catalog, State, Thing, cached_upload};
 use crate::config::Durability;
 use crate::error::StoreError;
-use crate::record::{Body, CommitBody, Holder, LeaseChange, Payload, Placed, Position, Span};
+use crate::record::{
+    Body, CommitBody, Freed, Holder, LeaseChange, Payload, Placed, Position, Span,
+};
 
 /// What the store is asked to write. Bodies are verified before they get here.
 #[derive(Debug)]
@@ -100,6 +102,23 @@ pub enum Op {
         /// Which.
         lease: LeaseId,
     },
+    /// Ends a lease here alone, when other directories have all that it covers. Refused if that is
+    /// more by now.
+    Forsake {
+        /// Which.
+        lease: LeaseId,
+        /// Object, group, and how many slots of it are elsewhere.
+        groups: HashSet<(Cid, u32, u32)>,
+    },
+    /// Ends the wait of a group in the trash, when other directories have all of it.
+    Bury {
+        /// The object.
+        object: Cid,
+        /// Which of its groups.
+        group: u32,
+    },
+    /// Another operation, whose answer waits for the disk in any mode, as does all before it.
+    Durably(Box<Op>),
     /// Moves the end of a lease.
     Renew {
         /// The authenticated peer.
@@ -126,6 +145,7 @@ impl Op {
         match self {
             Self::PutShard { filled, .. } => filled.bytes().len() as u64,
             Self::PutBlock { bytes, .. } | Self::CopyBlock { bytes, .. } => bytes.len() as u64,
+            Self::Durably(op) => op.payload_len(),
             _ => 0,
         }
     }
@@ -145,6 +165,8 @@ impl Writer {
         };
         match op {
             _ if op.is_the_chains_word() => Durability::Strict,
+            // The end of a move: what is left elsewhere must not outlive what is left here.
+            Op::Durably(_) | Op::Forsake { .. } | Op::Bury { .. } => Durability::Strict,
             Op::Commit { commit, .. } => self.config.durability_of(commit.terms.kind),
             Op::Renew { lease, .. } | Op::Release { lease, .. } => of(*lease),
             _ => self.config.durability,
@@ -188,6 +210,9 @@ impl Writer {
                 Ok(Planned { id: *object.as_bytes(), body, payload: Payload::None })
             }
             Op::Release { caller, lease } => self.plan_release(caller, lease),
+            Op::Forsake { lease, groups } => self.plan_forsake(lease, &groups),
+            Op::Bury { object, group } => self.plan_bury(object, group),
+            Op::Durably(op) => self.plan(*op),
             Op::MoveDeal { lease, height } => {
                 let expiry = Expiry::FinalisedHeight(height);
                 self.plan_deal(lease, LeaseChange::Renew { lease, expiry })
@@ -359,6 +384,34 @@ impl Writer {
             .filter(|state| state.kind == LeaseKind::Deal)
             .ok_or(StoreError::LeaseNotFound { lease })?;
         Ok(Planned::lease(lease.as_bytes(), change))
+    }
+
+    fn plan_forsake(
+        &self,
+        lease: LeaseId,
+        elsewhere: &HashSet<(Cid, u32, u32)>,
+    ) -> Result<Planned, StoreError> {
+        let view = self.overlay.stage();
+        let catalog = Catalog(&view);
+        catalog.lease(lease)?.ok_or(StoreError::LeaseNotFound { lease })?;
+        for (object, group) in catalog.lease_groups(lease, None, usize::MAX)? {
+            let slot_count = catalog.group(object, group)?.map_or(0, |entry| entry.slot_count);
+            if !elsewhere.contains(&(object, group, slot_count)) {
+                let reason = "it has grown while it was moved".to_owned();
+                return Err(StoreError::BadCommit { object, group, reason });
+            }
+        }
+        Ok(Planned::lease(lease.as_bytes(), LeaseChange::Release { lease }))
+    }
+
+    fn plan_bury(&self, object: Cid, group: u32) -> Result<Planned, StoreError> {
+        let view = self.overlay.stage();
+        let entry = Catalog(&view).group(object, group)?;
+        // With records missing, what looks unwanted may be somebody's.
+        entry
+            .filter(|entry| entry.trashed_secs.is_some() && self.reclaiming.is_whole)
+            .ok_or(StoreError::GroupNotFound { object, group })?;
+        Ok(Planned::tombstone(*object.as_bytes(), Freed::Group { group }))
     }
 
     fn plan_release(&self, caller: NodeId, lease: LeaseId) -> Result<Planned, StoreError> {

@@ -49,12 +49,27 @@ impl TryFrom<String> for DiskId {
 struct KnownDisk {
     id: DiskId,
     path: PathBuf,
+    #[serde(default)]
+    drain: Drain,
+}
+
+/// Whether a disk is being emptied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::store) enum Drain {
+    /// It is not.
+    #[default]
+    No,
+    /// Its records are moved to the others.
+    Asked,
+    /// Nothing is on it any more.
+    Done,
 }
 
 /// The list of disks that were ever used.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct KnownDisks {
+pub(in crate::store) struct KnownDisks {
     #[serde(skip)]
     directory: PathBuf,
     disks: Vec<KnownDisk>,
@@ -75,18 +90,32 @@ impl KnownDisks {
         self.disks.iter().any(|disk| disk.path == path)
     }
 
-    /// Where disks were that are none of these.
+    /// Where disks were that are none of these, and that have something.
     pub(super) fn others(&self, ids: &[DiskId]) -> Vec<&Path> {
-        let others = self.disks.iter().filter(|disk| !ids.contains(&disk.id));
-        others.map(|disk| &*disk.path).collect()
+        let is_other = |disk: &&KnownDisk| !ids.contains(&disk.id) && disk.drain != Drain::Done;
+        self.disks.iter().filter(is_other).map(|disk| &*disk.path).collect()
+    }
+
+    /// Whether a disk is to be empty.
+    pub(super) fn drain(&self, id: DiskId) -> Drain {
+        let known = self.disks.iter().find(|disk| disk.id == id);
+        known.map_or(Drain::No, |disk| disk.drain)
+    }
+
+    /// Remembers, durably, whether a disk is to be empty.
+    pub(in crate::store) fn set_drain(&mut self, id: u64, drain: Drain) -> io::Result<()> {
+        for disk in self.disks.iter_mut().filter(|disk| disk.id == DiskId(id)) {
+            disk.drain = drain;
+        }
+        write_json(&self.directory.join(LIST), self)
     }
 
     /// Remembers, durably, that a disk is at a path.
     fn remember(&mut self, id: DiskId, path: &Path) -> io::Result<()> {
-        let disk = KnownDisk { id, path: path.to_owned() };
-        if self.disks.contains(&disk) {
+        if self.disks.iter().any(|disk| disk.id == id && disk.path == path) {
             return Ok(());
         }
+        let disk = KnownDisk { id, path: path.to_owned(), drain: self.drain(id) };
         // The disk may have been elsewhere, and another one here.
         self.disks.retain(|known| known.id != id && known.path != path);
         self.disks.push(disk);

@@ -93,6 +93,17 @@ impl Lane {
 
     /// Commits what the upload has here.
     pub(crate) async fn commit(&self, caller: NodeId, commit: Commit) -> Result<Done, StoreError> {
+        let op = self.commit_op(caller, commit).await?;
+        self.perform(op).await
+    }
+
+    /// As [`Self::commit`], for its owner; all of the upload is on disk when it returns.
+    pub(crate) async fn import(&self, commit: Commit) -> Result<Done, StoreError> {
+        let op = self.commit_op(commit.terms.owner, commit).await?;
+        self.perform(Op::Durably(Box::new(op))).await
+    }
+
+    async fn commit_op(&self, caller: NodeId, commit: Commit) -> Result<Op, StoreError> {
         let commit = Box::new(commit);
         let (commit, facts) = self
             .blocking(move |reader| {
@@ -100,6 +111,6 @@ impl Lane {
                 Ok((commit, facts))
             })
             .await?;
-        self.perform(Op::Commit { caller, commit, facts }).await
+        Ok(Op::Commit { caller, commit, facts })
     }
 }
