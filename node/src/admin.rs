@@ -4,6 +4,7 @@
 //! `admin.sock` in the data directory, mode 0600, HTTP/1.1 with JSON bodies:
 //!
 //! - `GET /v1/cleanup` is what cleanup would end now and why; nothing is changed.
+//! - `GET /v1/disks` is each disk of the store by itself, and why it is offline if it is.
 //! - `GET /v1/scrub` is how far the scrub is; `POST /v1/scrub/start`, `pause` and `resume` change
 //!   what it does and answer the same.
 //!
@@ -37,6 +38,9 @@ use tokio_util::sync::CancellationToken;
 pub const SOCKET: &str = "admin.sock";
 /// The page of the dry run.
 pub const CLEANUP: &str = "/v1/cleanup";
+
+/// The page of the disks.
+pub const DISKS: &str = "/v1/disks";
 
 /// The page of the scrub.
 pub const SCRUB: &str = "/v1/scrub";
@@ -110,12 +114,13 @@ pub async fn serve(
     auditor: Option<Auditor>,
     cancel: CancellationToken,
 ) -> Result<(), String> {
-    let scrub = Router::new()
+    let stored = Router::new()
+        .route(DISKS, get(disks))
         .route(SCRUB, get(scrub_status))
         .route(&format!("{SCRUB}/{{command}}"), post(scrub_command))
         .with_state(store);
     let router =
-        Router::new().route(CLEANUP, get(cleanup)).with_state(Arc::new(auditor)).merge(scrub);
+        Router::new().route(CLEANUP, get(cleanup)).with_state(Arc::new(auditor)).merge(stored);
     let served =
         axum::serve(listener, router).with_graceful_shutdown(cancel.cancelled_owned()).await;
     // A copy of a stopped node's directory is made of files alone.
@@ -139,6 +144,10 @@ async fn cleanup(State(auditor): State<Arc<Option<Auditor>>>) -> Response {
         }
         Err(error) => told(StatusCode::BAD_GATEWAY, &error.to_string()),
     }
+}
+
+async fn disks(State(store): State<Store>) -> Response {
+    json(&store.disks())
 }
 
 async fn scrub_status(State(store): State<Store>) -> Response {

@@ -13,7 +13,7 @@ use prometheus::process_collector::ProcessCollector;
 use supernode_audit::AuditMetrics;
 use supernode_dht::DhtMetrics;
 use supernode_relay::{RETRIEVAL_BOUNDS_SECONDS, RelayMetrics};
-use supernode_store::{IoFigures, ScrubState, ScrubStatus, StoreMetrics};
+use supernode_store::{DiskMetrics, IoFigures, ScrubState, ScrubStatus, StoreMetrics};
 
 use self::families::{Families, Labels, Observations};
 use crate::cli::{REVISION, VERSION};
@@ -56,6 +56,7 @@ impl Metrics {
         self.node(&mut families);
         store(&self.store, &mut families);
         disk(&self.store, &mut families);
+        disks(&self.store.disks, &mut families);
         relay(&self.relay, &mut families);
         dht(&self.dht, &mut families);
         dht_work(&self.dht, &mut families);
@@ -228,6 +229,35 @@ fn disk(store: &StoreMetrics, to: &mut Families) {
         "supernode_buffer_free_bytes",
         "Memory left for shards on their way to the disk.",
         number(store.buffer_free_bytes),
+    );
+}
+
+/// Each disk by itself, named by its directory.
+fn disks(disks: &[DiskMetrics], to: &mut Families) {
+    let names: Vec<String> = disks.iter().map(|disk| disk.path.display().to_string()).collect();
+    let labels: Vec<_> = names.iter().map(|name| [("disk", name.as_str())]).collect();
+    let of = |figure: fn(&DiskMetrics) -> f64| {
+        labels.iter().zip(disks).map(move |(labels, disk)| (&labels[..], figure(disk)))
+    };
+    to.gauges(
+        "supernode_store_disk_online",
+        "1 while a disk's records can be reached.",
+        of(|disk| if disk.offline.is_none() { 1.0 } else { 0.0 }),
+    );
+    to.gauges(
+        "supernode_store_disk_capacity_bytes",
+        "Bytes offered of a disk.",
+        of(|disk| number(disk.capacity_bytes)),
+    );
+    to.gauges(
+        "supernode_store_disk_used_bytes",
+        "Bytes of shards and manifests on a disk that count as used.",
+        of(|disk| number(disk.used_bytes)),
+    );
+    to.gauges(
+        "supernode_store_disk_free_bytes",
+        "Free on a disk's file system.",
+        of(|disk| number(disk.free_bytes)),
     );
 }
 

@@ -159,7 +159,8 @@ impl Node {
         store: &Store,
         dht: &Dht,
     ) -> Result<Self, StartError> {
-        let presence = Presence::new(identity.clone(), Arc::clone(config), dht.clone())?;
+        let presence =
+            Presence::new(identity.clone(), Arc::clone(config), store.clone(), dht.clone())?;
         let chain = ChainPart::start(config, identity.node, store).await?;
         let notary = chain.as_ref().map(|part| part.notary(&identity.keypair, identity.node));
         let backend = NodeBackend::new(store.clone(), dht.clone(), presence.record(), notary);

@@ -19,6 +19,7 @@ use supernode_dht::Dht;
 use supernode_protocol::limits::NODE_ADDRESSES_MAX;
 use supernode_protocol::node_record::NodeRecord;
 use supernode_protocol::signed::{SignatureError, Signed};
+use supernode_store::Store;
 use tokio::sync::watch;
 
 use crate::backend::OwnRecord;
@@ -61,6 +62,7 @@ pub enum PresenceError {
 pub struct Presence {
     identity: Identity,
     config: Arc<NodeConfig>,
+    store: Store,
     dht: Dht,
     sender: watch::Sender<Arc<Signed<NodeRecord>>>,
 }
@@ -73,13 +75,15 @@ impl Presence {
     pub fn new(
         identity: Identity,
         config: Arc<NodeConfig>,
+        store: Store,
         dht: Dht,
     ) -> Result<Self, PresenceError> {
         let sequence = raise(&config.data_dir, 0)?;
-        let record = body(&identity, &config, config.relay.listen, &[], sequence);
+        let offered = store.capacity_bytes();
+        let record = body(&identity, &config, offered, (config.relay.listen, &[]), sequence);
         let signed = Signed::sign(record, &identity.keypair)?;
         let (sender, _) = watch::channel(Arc::new(signed));
-        Ok(Self { identity, config, dht, sender })
+        Ok(Self { identity, config, store, dht, sender })
     }
 
     /// The record and its changes.
@@ -119,7 +123,8 @@ impl Presence {
     async fn refresh(&self, quic: SocketAddr, newer: Option<u64>) -> Result<(), anyhow::Error> {
         let listening = self.dht.listen_addresses().await?;
         let current = self.sender.borrow().body_unverified().clone();
-        let wanted = body(&self.identity, &self.config, quic, &listening, current.sequence);
+        let (offered, heard) = (self.store.capacity_bytes(), (quic, &listening[..]));
+        let wanted = body(&self.identity, &self.config, offered, heard, current.sequence);
         let overtaken = newer.filter(|newer| *newer >= current.sequence);
         if wanted != current || overtaken.is_some_and(|newer| newer > current.sequence) {
             let sequence = raise(&self.config.data_dir, overtaken.unwrap_or(0))?;
@@ -143,8 +148,8 @@ impl Presence {
 fn body(
     identity: &Identity,
     config: &NodeConfig,
-    quic: SocketAddr,
-    listening: &[String],
+    capacity_bytes: u64,
+    (quic, listening): (SocketAddr, &[String]),
     sequence: u64,
 ) -> NodeRecord {
     let private = config.dht.allow_private_addresses;
@@ -163,7 +168,7 @@ fn body(
         sequence,
         network: network.name.clone(),
         region: network.region.clone(),
-        capacity_bytes: config.storage.capacity_bytes,
+        capacity_bytes,
         quic: quic.into_iter().take(NODE_ADDRESSES_MAX).collect(),
         libp2p: libp2p.into_iter().take(NODE_ADDRESSES_MAX).collect(),
     }

@@ -14,10 +14,12 @@ use supernode_client::Peer;
 use supernode_object::network::Directory;
 use supernode_protocol::ids::NodeId;
 use supernode_protocol::wire::NodeStatus;
+use supernode_store::DiskMetrics;
 use tokio::time::{Instant, timeout};
 
 use super::network::{Needs, Network, quic_client, with_network};
 use super::{Given, runtime};
+use crate::admin;
 use crate::cli::{PeerListArgs, StatusArgs};
 use crate::config::{Kind, NodeConfig};
 use crate::exit::Failure;
@@ -42,6 +44,9 @@ struct Answer {
     region: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<NodeStatus>,
+    /// Those of this machine's own node, if it has several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    disks: Vec<DiskMetrics>,
 }
 
 /// All of them.
@@ -102,8 +107,30 @@ impl Report for Answers {
             })
             .collect();
         let header = ["NODE", "REGION", "STATE", "SHARDS", "SLOTS", "LIVE", "CAPACITY", "UPTIME"];
-        output::table(out, &header, &rows)
+        output::table(out, &header, &rows)?;
+        self.nodes.iter().try_for_each(|node| disks(&node.disks, out))
     }
+}
+
+/// One line for each disk of a node that has several.
+fn disks(disks: &[DiskMetrics], out: &mut dyn Write) -> io::Result<()> {
+    let rows: Vec<Vec<String>> = disks
+        .iter()
+        .map(|disk| {
+            let state = match &disk.offline {
+                Some(reason) => format!("OFFLINE: {reason}"),
+                None => "online".to_owned(),
+            };
+            let [used, capacity, free] =
+                [disk.used_bytes, disk.capacity_bytes, disk.free_bytes].map(output::bytes);
+            vec![disk.path.display().to_string(), used, capacity, free, state]
+        })
+        .collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    output::table(out, &["DISK", "USED", "CAPACITY", "FREE", "STATE"], &rows)
 }
 
 /// Does `supernode status`.
@@ -135,18 +162,33 @@ fn own_node(config: &NodeConfig) -> Result<Answers, Failure> {
     }
     let peer = Peer { node: identity.node, addresses: vec![address] };
     let runtime = runtime()?;
-    let status: Result<_, Failure> = runtime.block_on(async {
+    let asked: Result<_, Failure> = runtime.block_on(async {
         let client = quic_client(&identity, &config.network.name)?;
         let status = timeout(ANSWER_TIMEOUT, client.status(&peer)).await;
         client.close().await;
-        Ok(match status {
+        let status = match status {
             Ok(status) => status.map_err(|error| error.to_string()),
             Err(_) => Err(format!("no answer within {ANSWER_TIMEOUT:?}")),
-        })
+        };
+        Ok((status, own_disks(config).await))
     });
     runtime.shutdown_background();
     let region = Some(config.network.region.clone());
-    Ok(Answers::new(vec![answer(identity.node, address.to_string(), region, status?)]))
+    let (status, disks) = asked?;
+    let answer = answer(identity.node, address.to_string(), region, status);
+    Ok(Answers::new(vec![Answer { disks, ..answer }]))
+}
+
+/// The disks of the node on this machine, if it has several. Where the admin socket does not
+/// answer, the node's own answer says enough.
+async fn own_disks(config: &NodeConfig) -> Vec<DiskMetrics> {
+    if config.storage.disks.is_empty() {
+        return Vec::new();
+    }
+    match admin::ask(&config.data_dir, "GET", admin::DISKS).await {
+        Ok((200, body)) => serde_json::from_str(&body).unwrap_or_default(),
+        _ => Vec::new(),
+    }
 }
 
 /// Where to dial a socket of this machine.
@@ -197,7 +239,8 @@ fn answer(
         Ok(status) => (Some(status), None),
         Err(error) => (None, Some(error)),
     };
-    Answer { peer_id, address, answers: status.is_some(), error, region, status }
+    let disks = Vec::new();
+    Answer { peer_id, address, answers: status.is_some(), error, region, status, disks }
 }
 
 /// One node of the network.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use supernode_audit::AuditMetrics;
 use supernode_dht::DhtMetrics;
 use supernode_relay::{Histogram, RETRIEVAL_BOUNDS_SECONDS, Reason, RelayMetrics, RequestKind};
-use supernode_store::StoreMetrics;
+use supernode_store::{DiskMetrics, StoreMetrics};
 
 use super::Metrics;
 
@@ -29,6 +29,14 @@ impl Metrics {
             store: StoreMetrics {
                 index_rebuilds: [("missing", 1)].into_iter().collect(),
                 mailbox_depth: 4,
+                disks: vec![DiskMetrics {
+                    id: "01".to_owned(),
+                    path: "/mnt/a".into(),
+                    offline: None,
+                    capacity_bytes: 1 << 40,
+                    used_bytes: 5,
+                    free_bytes: 9,
+                }],
                 ..StoreMetrics::default()
             },
             relay: RelayMetrics {
