@@ -5,6 +5,8 @@
 //!
 //! - `GET /v1/cleanup` is what cleanup would end now and why; nothing is changed.
 //! - `GET /v1/disks` is each disk of the store by itself, and why it is offline if it is.
+//!   `GET /v1/disks/ID/drain` is how far one is from being empty; `POST` to `start` or `cancel` below
+//!   it changes what is done about it and answers the same.
 //! - `GET /v1/scrub` is how far the scrub is; `POST /v1/scrub/start`, `pause` and `resume` change
 //!   what it does and answer the same.
 //!
@@ -28,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use supernode_audit::{AuditError, Auditor, Planned, Verdict};
 use supernode_protocol::deal::DealId;
 use supernode_protocol::ids::{Cid, LeaseId};
-use supernode_store::Store;
+use supernode_store::{DrainStatus, Store, StoreError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
@@ -116,6 +118,8 @@ pub async fn serve(
 ) -> Result<(), String> {
     let stored = Router::new()
         .route(DISKS, get(disks))
+        .route(&format!("{DISKS}/{{disk}}/drain"), get(drain_status))
+        .route(&format!("{DISKS}/{{disk}}/drain/{{command}}"), post(drain_command))
         .route(SCRUB, get(scrub_status))
         .route(&format!("{SCRUB}/{{command}}"), post(scrub_command))
         .with_state(store);
@@ -148,6 +152,28 @@ async fn cleanup(State(auditor): State<Arc<Option<Auditor>>>) -> Response {
 
 async fn disks(State(store): State<Store>) -> Response {
     json(&store.disks())
+}
+
+async fn drain_status(State(store): State<Store>, Path(disk): Path<String>) -> Response {
+    drained(store.drain_status(&disk))
+}
+
+async fn drain_command(
+    State(store): State<Store>,
+    Path((disk, command)): Path<(String, String)>,
+) -> Response {
+    match command.as_str() {
+        "start" => drained(store.drain(&disk).await),
+        "cancel" => drained(store.cancel_drain(&disk).await),
+        _ => told(StatusCode::NOT_FOUND, "a drain is told to start or cancel"),
+    }
+}
+
+fn drained(status: Result<DrainStatus, StoreError>) -> Response {
+    match status {
+        Ok(status) => json(&status),
+        Err(error) => told(StatusCode::CONFLICT, &error.to_string()),
+    }
 }
 
 async fn scrub_status(State(store): State<Store>) -> Response {

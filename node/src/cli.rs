@@ -130,7 +130,7 @@ pub enum Command {
     Chain(ChainArgs),
     /// The reading check of everything a running node keeps.
     Scrub(ScrubArgs),
-    /// The data directory of a stopped node.
+    /// The data directory of a stopped node, and the disks of a running one.
     Store(StoreArgs),
     /// Runs a network on this machine that stays up until Ctrl-C.
     Dev(DevArgs),
@@ -404,6 +404,29 @@ pub enum StoreCommand {
     /// Lists shards, slots, leases, manifests and tombstones, in an order that does not depend on
     /// where they lie.
     DumpMap(DumpMapArgs),
+    /// Moves what a disk keeps to the others while the node runs, so that it can be removed; goes
+    /// on by itself after a restart.
+    Drain(DrainArgs),
+}
+
+/// `store drain`.
+#[derive(Debug, Args)]
+pub struct DrainArgs {
+    /// The disk's directory, as `storage.disks` names it.
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+
+    /// Only shows how far it is.
+    #[arg(long, conflicts_with = "cancel")]
+    pub status: bool,
+
+    /// Uses the disk again; what was moved stays where it is.
+    #[arg(long)]
+    pub cancel: bool,
+
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented on its type")]
+    pub json: JsonFlag,
 }
 
 /// A data directory.

@@ -5,6 +5,7 @@
 mod chain;
 mod cleanup;
 mod deal;
+mod drain;
 mod get;
 mod init;
 mod leases;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `store …`: looking at, checking and mending the data directory of a stopped node.
+//! `store …`: looking at, checking and mending the data directory of a stopped node, and emptying a
+//! disk of one that runs.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -11,7 +12,7 @@ use serde::Serialize;
 use supernode_store::offline::{self, CompactReport, FsckReport, Source, Stats};
 use supernode_store::{Io, IoChoice, StoreError, Usage};
 
-use super::{Given, scrub};
+use super::{Given, drain, scrub};
 use crate::cli::{DumpMapArgs, MapSource, StoreCommand, StoreDirArgs};
 use crate::config::NodeConfig;
 use crate::exit::{Exit, Failure};
@@ -26,6 +27,7 @@ pub fn run(given: &Given, command: &StoreCommand) -> Result<(), Failure> {
         StoreCommand::RebuildIndex(args) => rebuild_index(given, args),
         StoreCommand::Compact(args) => compact(given, args),
         StoreCommand::DumpMap(args) => dump_map(given, args),
+        StoreCommand::Drain(args) => drain::run(given, args),
     }
 }
 

@@ -3,6 +3,7 @@
 //! leaves on disk. Nothing here needs a network beyond this machine's loopback.
 
 mod config;
+mod disks;
 mod help;
 mod init;
 mod program;
