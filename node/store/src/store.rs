@@ -545,3 +545,6 @@ pub(crate) fn lock_directory(path: &std::path::Path) -> Result<DirectoryLock, St
         LockError::Io(error) => StoreError::io(format!("lock {}", path.display()), error),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,7 +24,7 @@ pub struct DealLease {
     pub settled: bool,
     /// The object it covers; a deal pays for one.
     pub object: Option<Cid>,
-    /// Groups of it.
+    /// Groups of it; one that lies on several disks counts on each.
     pub group_count: u32,
     /// Slots that are here of them.
     pub slots: u64,

@@ -66,8 +66,9 @@ pub(super) fn deals_due(parts: Vec<Vec<DealLease>>, limit: usize) -> Vec<DealLea
     listing(parts, limit, |deal| (deal.height, deal.lease), join_deals)
 }
 
-/// One deal of what several disks have of it. It is settled once it is so everywhere. What is being
-/// moved, and so is on two disks, counts twice.
+/// One deal of what several disks have of it. It is settled once it is so everywhere. Groups count
+/// on each disk that has a part of them, and what is being moved, and so is on two disks, counts
+/// twice.
 fn join_deals(a: DealLease, b: DealLease) -> DealLease {
     let (slots, bytes) = (a.slots + b.slots, a.bytes + b.bytes);
     let group_count = a.group_count.saturating_add(b.group_count);
