@@ -99,7 +99,26 @@ impl Shared {
             let seen_at = lane.seen(item.thing).await?;
             return Ok(lane.perform(op(seen_at)).await?.ack);
         }
-        let outlooks = self.outlooks(item).await?;
+        self.put_on(item, op, self.outlooks(item).await?).await
+    }
+
+    /// As [`Self::put`], but never on a disk that is drained.
+    pub(super) async fn put_elsewhere(
+        &self,
+        item: Item,
+        op: impl Fn(Option<Position>) -> Op,
+    ) -> Result<Ack, StoreError> {
+        let mut outlooks = self.outlooks(item).await?;
+        outlooks.retain(|(lane, _)| !lane.is_draining());
+        self.put_on(item, op, outlooks).await
+    }
+
+    async fn put_on(
+        &self,
+        item: Item,
+        op: impl Fn(Option<Position>) -> Op,
+        outlooks: Vec<(&Arc<Lane>, Outlook)>,
+    ) -> Result<Ack, StoreError> {
         let candidates: Vec<_> =
             outlooks.iter().map(|(lane, outlook)| candidate(lane, outlook, item)).collect();
         let mut refusal = None;

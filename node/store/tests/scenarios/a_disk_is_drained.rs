@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use supernode_protocol::ids::LeaseId;
+use supernode_protocol::ids::{LeaseId, ShardId};
 use supernode_protocol::lease::{Expiry, LeaseKind};
 use supernode_store::disk::SimDisk;
+use supernode_store::evicting::{Admission, ShardCache, ShardCacheConfig};
 use supernode_store::index::{Index, MemoryIndex, OpenFailure};
 use supernode_store::recovery::IndexSource;
 use supernode_store::{
@@ -18,7 +19,7 @@ use super::failing_disk::{Mood, open_two};
 use super::freed_bytes_come_back::until;
 use super::several_disks_are_one_store::{assert_whole, disks};
 use super::support::{assert_readable, config, open, put};
-use crate::sample::{Client, Object, Recipe, Terms, object};
+use crate::sample::{Client, Object, Recipe, Terms, bytes_of, object};
 
 fn terms_of(number: u8) -> Terms {
     let pin = Terms::pin(number, number);
@@ -420,4 +421,37 @@ async fn what_was_released_before_waits_where_it_is_and_can_be_revived() {
     assert_readable(&store, &objects[3]).await;
     store.close().await.expect("an orderly stop");
     assert_whole(&settings);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_cached_is_moved_too() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let settings = StoreConfig { cache_bytes_max: 0, ..settings(directory.path()) };
+    let store = open(settings.clone()).await.expect("three new disks");
+    let room = ShardCacheConfig { bytes_max: 1 << 20, ..ShardCacheConfig::default() };
+    let cache = ShardCache::open(store.clone(), room).await.expect("a new cache");
+    let shards: Vec<_> = (0..60).map(|seed| bytes_of(9000 + seed, 3000)).collect();
+    for bytes in &shards {
+        let kept = cache.insert(ShardId::of(bytes), bytes.clone()).await.expect("a shard");
+        assert_eq!(kept, Admission::Kept);
+    }
+    let before = store.disks();
+    assert!(before.iter().all(|disk| disk.used_bytes > 0), "they are spread: {before:?}");
+    store.drain(&before[1].id).await.expect("there is room elsewhere");
+    for bytes in &shards[50..] {
+        assert!(cache.remove(ShardId::of(bytes)).await.expect("it can be written"));
+    }
+    drained(&store, 1).await;
+    for (number, bytes) in shards.iter().enumerate() {
+        let found = cache.get(ShardId::of(bytes)).await;
+        assert_eq!(found.is_some_and(|found| found.bytes == bytes), number < 50, "{number}");
+    }
+    assert_eq!(store.usage().upload_slots, 50);
+    drop(cache);
+    store.close().await.expect("an orderly stop");
+    assert_whole(&settings);
+    let store = open(settings).await.expect("the same disks");
+    let cache = ShardCache::open(store.clone(), room).await.expect("the same cache");
+    assert_eq!(cache.stats().entries, 50);
+    store.close().await.expect("an orderly stop");
 }

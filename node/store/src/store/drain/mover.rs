@@ -11,6 +11,8 @@
 //! 3. The lease ends on this disk alone, unless more has come under it; then it begins again.
 //! 4. Its groups leave the trash of this disk, if the others have all of them.
 //!
+//! What is only cached is put elsewhere under the cache's own upload, or let go.
+//!
 //! A crash leaves what is on two disks on both; the next round finds it there and goes on.
 
 use std::collections::HashSet;
@@ -89,11 +91,37 @@ impl Mover {
                 }
             }
         }
+        self.cached().await?;
         let step = self.step()?;
         for (object, group) in step.source.trashed_groups(TRASH_MAX).await? {
             step.bury(object, group).await?;
         }
         failure.map_or(Ok(()), |error| Err(Stop::Failed(error)))
+    }
+
+    /// Moves what is only cached.
+    async fn cached(&mut self) -> Result<(), Stop> {
+        let mut after = None;
+        loop {
+            let step = self.step()?;
+            let node = step.shared.config.node;
+            let (page, last) = step.source.cached(node, after, PAGE).await?;
+            for cached in &page {
+                self.step()?;
+                let len = step.cached(cached.shard).await?;
+                self.keep_pace(&step.shared, len).await;
+            }
+            if last.is_none() {
+                return Ok(());
+            }
+            // Who evicts now meets both; who began before is waited for.
+            step.shared.grace.wait().await;
+            step.shared.moves.fetch_add(1, Ordering::SeqCst);
+            for cached in page {
+                step.let_go(cached.shard).await?;
+            }
+            after = last;
+        }
     }
 
     fn step(&self) -> Result<Step, Stop> {
@@ -142,7 +170,7 @@ impl Mover {
         let mut bytes = 0;
         for (slot, shard) in slots.into_iter().filter(|(slot, _)| !there.contains(slot)) {
             self.step()?;
-            match step.shard(&commit, slot, shard).await? {
+            match step.shard(commit.terms.owner, upload, slot, shard).await? {
                 Some(len) => {
                     bytes += len;
                     self.keep_pace(&step.shared, len).await;

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use supernode_protocol::ids::{Cid, LeaseId, ShardId, Slot};
+use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot, UploadId};
 use supernode_protocol::lease::{Commit, Expiry, LeaseKind};
 use supernode_protocol::placement::precedence;
 
@@ -13,7 +13,7 @@ use super::super::Shared;
 use super::super::choice::{Candidate, key, order};
 use super::super::lane::{Lane, Part, TermsLeft};
 use super::super::put::Item;
-use crate::catalog::Thing;
+use crate::catalog::{CACHED_SLOT, Thing, cached_upload};
 use crate::error::StoreError;
 use crate::record::Span;
 use crate::writer::Op;
@@ -54,10 +54,41 @@ impl Step {
         Ok(held)
     }
 
+    /// Puts a cached shard on another disk; the bytes that went there. One that is lost here, or
+    /// has no room there, is let go.
+    pub(super) async fn cached(&self, shard: ShardId) -> Result<u64, StoreError> {
+        let (owner, upload) = (self.shared.config.node, cached_upload(shard));
+        match self.shard(owner, upload, CACHED_SLOT, shard).await {
+            Err(StoreError::Full { .. }) => Ok(0),
+            moved => Ok(moved?.unwrap_or(0)),
+        }
+    }
+
+    /// Ends a cached shard here; also there, if it was evicted while it was moved.
+    pub(super) async fn let_go(&self, shard: ShardId) -> Result<(), StoreError> {
+        let caller = self.shared.config.node;
+        let release = || {
+            let lease = LeaseId::from_bytes(*cached_upload(shard).as_bytes());
+            Op::Durably(Box::new(Op::Release { caller, lease }))
+        };
+        match self.source.perform(release()).await {
+            Err(StoreError::LeaseNotFound { .. }) => {}
+            ended => return ended.map(drop),
+        }
+        for lane in self.others() {
+            match lane.perform(release()).await {
+                Ok(_) | Err(StoreError::LeaseNotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Puts a shard on another disk; its length, or `None` if it is lost here.
     pub(super) async fn shard(
         &self,
-        commit: &Commit,
+        caller: NodeId,
+        upload: UploadId,
         slot: Slot,
         shard: ShardId,
     ) -> Result<Option<u64>, StoreError> {
@@ -70,13 +101,12 @@ impl Step {
         let mut buffer = self.shared.buffers.take(len).await?;
         buffer.extend(&read.bytes)?;
         let filled = buffer.finish(shard)?;
-        let (caller, upload) = (commit.terms.owner, commit.upload);
         let item = Item { caller, upload, slot: Some(slot), thing: Thing::Shard(shard), len };
         let op = |seen_at| {
             let filled = filled.clone();
             Op::PutShard { caller, upload, slot, shard, filled, seen_at }
         };
-        self.shared.put(item, op).await?;
+        self.shared.put_elsewhere(item, op).await?;
         Ok(Some(len))
     }
 
