@@ -5,8 +5,8 @@
 //!
 //! - `GET /v1/cleanup` is what cleanup would end now and why; nothing is changed.
 //! - `GET /v1/disks` is each disk of the store by itself, and why it is offline if it is.
-//!   `GET /v1/disks/ID/drain` is how far one is from being empty; `POST` to `start` or `cancel` below
-//!   it changes what is done about it and answers the same.
+//!   `GET /v1/disks/ID/drain` is how far one is from being empty; `POST` to `start` or `cancel`
+//!   below it changes what is done about it and answers the same.
 //! - `GET /v1/scrub` is how far the scrub is; `POST /v1/scrub/start`, `pause` and `resume` change
 //!   what it does and answer the same.
 //!
