@@ -84,7 +84,8 @@ const HEAD: &str = "# Benchmarks
 Written by `just bench-report` from the rows in `benches/results/`; do not edit. Each row compares
 two things that were measured in turn in one run (`ours` and `against`, medians), so the ratio means
 more than either figure. The plots show every round as a part of the baseline's median: dots are
-ours, circles the baseline's. `cargo bench -p supernode-benches --bench NAME -- --json OUT` measures again.
+ours, circles the baseline's. `cargo bench -p supernode-benches --bench NAME -- --json OUT` measures
+again.
 ";
 
 fn section(page: &mut String, name: &str, rows: &[Row]) -> std::fmt::Result {

@@ -120,6 +120,23 @@ fn store(store: &StoreMetrics, to: &mut Families) {
         ],
     );
     to.gauge("supernode_capacity_bytes", "Bytes offered.", number(store.capacity_bytes));
+    log(store, to);
+    to.counter(
+        "supernode_damaged_total",
+        "Shards and blocks found damaged on disk since the start.",
+        number(store.damaged),
+    );
+    to.gauge(
+        "supernode_quarantined",
+        "Shards and blocks not served because they are damaged.",
+        number(store.quarantined),
+    );
+    scrub(&store.scrub, to);
+}
+
+/// What the bytes on disk and the index over them come to.
+fn log(store: &StoreMetrics, to: &mut Families) {
+    let usage = &store.usage;
     to.gauge("supernode_log_bytes", "Bytes of all segments.", number(usage.log_bytes));
     to.gauge(
         "supernode_index_pending",
@@ -151,17 +168,6 @@ fn store(store: &StoreMetrics, to: &mut Families) {
         "Bytes of shards and manifests that compaction copied.",
         number(store.compacted_bytes),
     );
-    to.counter(
-        "supernode_damaged_total",
-        "Shards and blocks found damaged on disk since the start.",
-        number(store.damaged),
-    );
-    to.gauge(
-        "supernode_quarantined",
-        "Shards and blocks not served because they are damaged.",
-        number(store.quarantined),
-    );
-    scrub(&store.scrub, to);
 }
 
 fn scrub(scrub: &ScrubStatus, to: &mut Families) {
