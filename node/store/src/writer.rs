@@ -38,10 +38,12 @@ use crate::recovery::Recovered;
 use crate::segment::Log;
 
 mod compact;
+mod fill;
 mod plan;
 mod reclaim;
 
 use self::compact::Compacting;
+use self::fill::Fill;
 pub use self::plan::{CommitFacts, Op};
 use self::reclaim::Reclaiming;
 pub use self::reclaim::{Hole, ReclaimJob, Reclaimed};
@@ -117,6 +119,8 @@ pub struct Writer {
     pending_bytes: u64,
     /// Free space when last asked.
     free_bytes: u64,
+    /// How full it was when last told.
+    fill: Fill,
     /// The last tick left work for the next.
     is_behind: bool,
     mark: Mark,
@@ -167,6 +171,7 @@ impl Writer {
             planned_bytes: 0,
             pending_bytes: 0,
             free_bytes: 0,
+            fill: Fill::Roomy,
             is_behind: false,
             mark,
             reclaiming,
@@ -210,6 +215,7 @@ impl Writer {
     /// When the index cannot be read, or the log takes no more.
     pub fn tick(&mut self) -> Result<(), StoreError> {
         self.look_at_space();
+        self.tell_fill()?;
         self.is_behind = false;
         // An index that lags would lag further behind with each tick.
         let mut due = if self.overlay.is_lagging() { Vec::new() } else { self.due()? };
