@@ -160,6 +160,8 @@ struct Shared {
     moves: AtomicU64,
     is_closing: AtomicBool,
     drains: Mutex<Drains>,
+    /// Held by whoever begins a drain or ends one.
+    draining: tokio::sync::Mutex<()>,
     /// The list of disks; a store on given disks has none.
     known: Mutex<Option<KnownDisks>>,
     /// The data directory's, if no lane is in it.
@@ -344,6 +346,7 @@ impl Shared {
             moves: AtomicU64::new(0),
             is_closing: AtomicBool::new(false),
             drains: Mutex::default(),
+            draining: tokio::sync::Mutex::default(),
             known: Mutex::new(None),
             lock: Mutex::new(None),
         }

@@ -77,8 +77,8 @@ pub(super) type Drains = HashMap<u64, Running>;
 
 /// A drain under way, or done.
 pub(super) struct Running {
-    /// Ends its thread.
-    stop: watch::Sender<bool>,
+    /// Ends its thread, which holds the other end for as long as it runs.
+    stop: Arc<watch::Sender<bool>>,
     progress: Arc<Mutex<Progress>>,
 }
 
@@ -99,13 +99,16 @@ impl Store {
     /// # Errors
     /// [`StoreError::Drain`] says why it cannot be emptied.
     pub async fn drain(&self, disk: &str) -> Result<DrainStatus, StoreError> {
+        let _alone = self.shared.draining.lock().await;
         let lane = self.lane_named(disk)?;
-        if !lane.is_draining() {
-            self.demand_room_elsewhere(lane)?;
+        if !self.shared.has_drain(lane) {
+            if !lane.is_draining() {
+                self.demand_room_elsewhere(lane)?;
+            }
             self.remember_drain(lane, Drain::Asked).await?;
             lane.set_draining(true);
+            self.begin_drain(lane)?;
         }
-        self.begin_drain(lane)?;
         Ok(self.shared.drain_status(lane))
     }
 
@@ -114,11 +117,16 @@ impl Store {
     /// # Errors
     /// [`StoreError::Drain`] for a disk that is not there.
     pub async fn cancel_drain(&self, disk: &str) -> Result<DrainStatus, StoreError> {
+        let _alone = self.shared.draining.lock().await;
         let lane = self.lane_named(disk)?;
         self.remember_drain(lane, Drain::No).await?;
-        if let Some(running) = self.shared.drains.lock().remove(&lane.id()) {
-            let _ = running.stop.send(true);
+        let stop = self.shared.drains.lock().get(&lane.id()).map(|running| running.stop.clone());
+        if let Some(stop) = stop {
+            let _ = stop.send(true);
+            // While it moves things, nothing may take this disk for one of those they go to.
+            stop.closed().await;
         }
+        self.shared.drains.lock().remove(&lane.id());
         lane.set_draining(false);
         Ok(self.shared.drain_status(lane))
     }
@@ -164,10 +172,6 @@ impl Store {
     }
 
     fn begin_drain(&self, lane: &Arc<Lane>) -> Result<(), StoreError> {
-        let mut drains = self.shared.drains.lock();
-        if drains.contains_key(&lane.id()) {
-            return Ok(());
-        }
         let progress = Progress {
             begun: Instant::now(),
             bytes: 0,
@@ -194,12 +198,17 @@ impl Store {
             runtime.shutdown_background();
         };
         Builder::new().name("store-drain".to_owned()).spawn(run).map_err(failed)?;
-        drains.insert(lane.id(), Running { stop, progress });
+        self.shared.drains.lock().insert(lane.id(), Running { stop: Arc::new(stop), progress });
         Ok(())
     }
 }
 
 impl Shared {
+    /// Whether a disk is being emptied, or was. One that was told to stop ends, and counts no more.
+    fn has_drain(&self, lane: &Lane) -> bool {
+        self.drains.lock().get(&lane.id()).is_some_and(|running| !*running.stop.borrow())
+    }
+
     fn remember_drain(&self, id: u64, drain: Drain) -> Result<(), StoreError> {
         match &mut *self.known.lock() {
             Some(known) => known

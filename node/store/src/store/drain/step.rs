@@ -33,9 +33,15 @@ pub(super) struct Step {
 }
 
 impl Step {
-    /// Disks that things are moved to.
+    /// Disks that things are moved to: none that is itself drained, or two could each rely on what
+    /// the other is about to let go.
     fn others(&self) -> impl Iterator<Item = &Arc<Lane>> {
-        self.shared.online().filter(|lane| !lane.is_draining())
+        self.peers().filter(|lane| !lane.is_draining())
+    }
+
+    /// All other disks.
+    fn peers(&self) -> impl Iterator<Item = &Arc<Lane>> {
+        self.shared.online().filter(|lane| lane.id() != self.source.id())
     }
 
     /// Slots of a group that other disks keep; `None` if none of them keeps the group.
@@ -143,7 +149,7 @@ impl Step {
             here => here?.1,
         };
         let span = self.source.span(object, group).await?;
-        for lane in self.others() {
+        for lane in self.peers() {
             let there = match lane.group(object, group).await {
                 Err(StoreError::GroupNotFound { .. }) => continue,
                 there => there?.1,
@@ -171,7 +177,7 @@ impl Step {
         for _ in 0..FOLLOW_MAX {
             let here = self.source.terms_left(lease).await?;
             let mut has_changed = false;
-            for lane in self.others() {
+            for lane in self.peers() {
                 let Some(there) = lane.terms_left(lease).await? else { continue };
                 let change = match &here {
                     Some(here) => following(lease, here, &there),
