@@ -4,10 +4,12 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use supernode_protocol::ids::{LeaseId, ShardId, UploadId};
 use tokio::task::yield_now;
+use tokio::time::{interval, timeout};
 
 use super::{Place, PutBlock, PutShard, Store};
 use crate::config::StoreConfig;
@@ -31,8 +33,8 @@ impl IndexSource for NoIndex {
     }
 }
 
-/// A store on two simulated disks, of which the second takes nothing.
-fn two_lanes() -> Store {
+/// A store on two simulated disks, of which the second takes so much.
+fn two_lanes(second_bytes: u64) -> Store {
     let config = StoreConfig {
         path: "a".into(),
         node: Client::new(200).id,
@@ -46,7 +48,7 @@ fn two_lanes() -> Store {
         index: &NoIndex,
         lock: None,
     };
-    let places = vec![place("a", 1, 1 << 30), place("b", 2, 0)];
+    let places = vec![place("a", 1, 1 << 30), place("b", 2, second_bytes)];
     Store::open_on_all(config, places).expect("two new disks")
 }
 
@@ -65,7 +67,7 @@ async fn put(store: &Store, client: &Client, object: &Object, terms: Terms) {
 
 #[tokio::test]
 async fn what_moves_while_it_is_looked_for_is_found() {
-    let store = two_lanes();
+    let store = two_lanes(0);
     let (shared, asked) = (&store.shared, AtomicUsize::new(0));
     let found = shared.first(|_| async {
         // Both say no, each when it is on the other one.
@@ -83,7 +85,7 @@ async fn what_moves_while_it_is_looked_for_is_found() {
 
 #[tokio::test]
 async fn a_lane_that_is_drained_lists_before_those_it_is_moved_to() {
-    let store = two_lanes();
+    let store = two_lanes(0);
     let shared = &store.shared;
     shared.lanes[1].set_draining(true);
     let told = Mutex::new(Vec::new());
@@ -104,7 +106,7 @@ async fn a_lane_that_is_drained_lists_before_those_it_is_moved_to() {
 
 #[tokio::test]
 async fn a_lease_is_not_forsaken_with_more_than_was_moved() {
-    let store = two_lanes();
+    let store = two_lanes(0);
     let (client, lane) = (Client::new(1), &store.shared.lanes[0]);
     let (first, second) = (object(Recipe::small(1)), object(Recipe::small(2)));
     put(&store, &client, &first, Terms::pin(1, 1)).await;
@@ -127,5 +129,34 @@ async fn a_lease_is_not_forsaken_with_more_than_was_moved() {
     assert_eq!(store.usage().trash_groups, 2);
     lane.perform(Op::Bury { object: first.cid, group: 0 }).await.expect("it is in the trash");
     assert_eq!(store.usage().trash_groups, 1);
+    store.close().await.expect("an orderly stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_that_is_cancelled_has_ended() {
+    let store = two_lanes(1 << 30);
+    let (client, object) = (Client::new(1), object(Recipe::small(1)));
+    put(&store, &client, &object, Terms::pin(1, 1)).await;
+    let mut lanes = store.shared.lanes.iter();
+    let from = Arc::clone(lanes.find(|lane| lane.usage().live_groups > 0).expect("one has it"));
+    // It copies everything, and then waits for the change that began before.
+    let change = store.shared.grace.begin().await;
+    store.drain(&from.name()).await.expect("there is room elsewhere");
+    let mut tick = interval(Duration::from_millis(5));
+    while store.drain_status(&from.name()).expect("it is there").moved_bytes < 3 * 320 {
+        tick.tick().await;
+    }
+    let mut cancelling = tokio::spawn({
+        let (store, name) = (store.clone(), from.name());
+        async move { store.cancel_drain(&name).await }
+    });
+    let early = timeout(Duration::from_millis(300), &mut cancelling).await;
+    assert!(early.is_err(), "it is under way");
+    assert!(from.is_draining(), "and nothing is put there meanwhile");
+    drop(change);
+    cancelling.await.expect("no panic").expect("it is there");
+    assert!(!from.is_draining());
+    assert_eq!(from.usage().live_groups, 1, "it keeps what it had");
+    assert_eq!(store.held(object.cid, 0).await.expect("index").len(), 3);
     store.close().await.expect("an orderly stop");
 }
