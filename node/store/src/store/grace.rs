@@ -29,6 +29,12 @@ impl Grace {
         let begun = mem::take(&mut *self.current.lock());
         drop(begun.write().await);
     }
+
+    /// Whether somebody waits for a change.
+    #[cfg(test)]
+    pub(super) fn is_awaited(&self, change: &OwnedRwLockReadGuard<()>) -> bool {
+        !Arc::ptr_eq(OwnedRwLockReadGuard::rwlock(change), &self.current.lock())
+    }
 }
 
 #[cfg(test)]

@@ -143,9 +143,10 @@ async fn a_drain_that_is_cancelled_has_ended() {
     let change = store.shared.grace.begin().await;
     store.drain(&from.name()).await.expect("there is room elsewhere");
     let mut tick = interval(Duration::from_millis(5));
-    while store.drain_status(&from.name()).expect("it is there").moved_bytes < 3 * 320 {
+    while !store.shared.grace.is_awaited(&change) {
         tick.tick().await;
     }
+    assert_eq!(store.drain_status(&from.name()).expect("it is there").moved_bytes, 3 * 320);
     let mut cancelling = tokio::spawn({
         let (store, name) = (store.clone(), from.name());
         async move { store.cancel_drain(&name).await }
