@@ -256,16 +256,19 @@ pub fn compact(
     let mut report = CompactReport { is_whole: recovered.is_whole(), ..CompactReport::default() };
     let (files, bytes) = extent(&rest, &overlay)?;
     (report.segment_count, report.log_bytes) = ((files, files), (bytes, bytes));
-    let newest = rest.segments.numbers()?.last().copied();
-    let Some(newest) = newest.filter(|_| report.is_whole) else {
+    let newest = recovered.replayed.mark.segment;
+    if newest == 0 || !report.is_whole {
         overlay.close();
         return Ok(report);
-    };
+    }
     let counters = Arc::new(Counters::default());
     let config = StoreConfig {
         node: rest.segments.segment(newest)?.header.node,
         reserve_bytes: 0,
         compact_bytes_per_sec: 0,
+        // Periods are for the node, which knows its settings.
+        trash_secs: u64::MAX,
+        upload_idle_secs: u64::MAX,
         ..StoreConfig::default()
     };
     let segments = Arc::clone(&recovered.segments);
@@ -275,10 +278,18 @@ pub fn compact(
     let mut writer = Writer::new(parts, &recovered)?;
     writer.tick()?;
     writer.compact()?;
-    while let Some(job) = writer.reclaim()? {
+    loop {
+        overlay.flush()?;
+        let before = writer.sequence_next();
+        let Some(job) = writer.reclaim()? else {
+            // A segment with much that is dead takes several looks to be cleared.
+            if writer.sequence_next() > before {
+                continue;
+            }
+            break;
+        };
         let done = job.run(writer.reader());
         writer.reclaimed(done)?;
-        overlay.flush()?;
         (report.segment_count.1, report.log_bytes.1) = extent(&rest, &overlay)?;
         report.copied_bytes = counters.compacted_bytes.load(Ordering::Relaxed);
         progress(&report);

@@ -184,6 +184,11 @@ impl Writer {
         self.now
     }
 
+    /// The number of the next record.
+    pub fn sequence_next(&self) -> u64 {
+        self.sequence_next
+    }
+
     /// What reads its records back.
     pub fn reader(&self) -> &Arc<Reader> {
         &self.reader
@@ -206,7 +211,8 @@ impl Writer {
                 Err(error) => self.refuse_plan(answer, error, wants_disk),
             }
         }
-        self.finish_batch();
+        // Who was refused has the error as an answer.
+        drop(self.finish_batch());
     }
 
     /// Ends what is due, frees what nobody wants, and writes the time down.
@@ -225,7 +231,7 @@ impl Writer {
         }
         let before = self.sequence_next;
         let outcome = due.into_iter().try_for_each(|planned| self.submit(planned, None));
-        self.finish_batch();
+        let outcome = outcome.and(self.finish_batch());
         // A disk that refuses is asked again in a second, and not at once.
         self.is_behind = is_more && outcome.is_ok() && self.sequence_next > before;
         outcome
@@ -345,7 +351,7 @@ impl Writer {
         }
         self.answer_commit_count();
         if self.planned_bytes >= self.config.batch_bytes_max {
-            self.finish_batch();
+            self.finish_batch()?;
         }
         Ok(())
     }
@@ -398,10 +404,11 @@ impl Writer {
         newest.done.slot_count = group.ok().flatten().map_or(0, |group| group.slot_count);
     }
 
-    /// The end of a batch, as far as the durability setting goes.
-    fn finish_batch(&mut self) {
+    /// The end of a batch, as far as the durability setting goes. Fails when any of it was
+    /// refused: what comes next may stand on that.
+    fn finish_batch(&mut self) -> Result<(), StoreError> {
         if self.pending.len() == self.written_count {
-            return;
+            return Ok(());
         }
         if has(Bug::AnswersUnsynced) {
             self.answer(|_| true);
@@ -418,6 +425,7 @@ impl Writer {
         if outcome.is_ok() {
             self.answer(|promise| !promise.waits_for_sync());
         }
+        outcome
     }
 
     /// Appends what is planned.

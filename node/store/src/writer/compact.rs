@@ -245,7 +245,11 @@ fn gather_group(
     let span_at = reader.catalog().span(object, group)?;
     let span = reader.span(object, group)?.map(Vec::from);
     let missing = reader.missing(object, group)?;
-    let (entry, placement) = reader.placement(object, group)?;
+    let (now, placement) = reader.placement(object, group)?;
+    if now != entry {
+        // It changed meanwhile, and what was read belongs to either.
+        return Ok(gathered);
+    }
     let facts = GroupFacts { entry, span_at, placement, missing, span };
     gathered.facts = Some(Box::new(facts));
     Ok(gathered)
@@ -305,6 +309,10 @@ impl Writer {
         let Some(oldest) = oldest.filter(|oldest| *oldest < self.mark.segment) else {
             return Ok(None);
         };
+        // One that nothing needs goes as it is.
+        if Catalog(&view).segment(oldest)?.anchors == 0 {
+            return Ok(None);
+        }
         let is_due = match state.round {
             Some(round) => round.goes_on(oldest, || self.is_wasteful(50))?,
             None => self.is_wasteful(100)?,
@@ -357,28 +365,31 @@ impl Writer {
         // Again, for what came from uploads meanwhile; then those that are left end by themselves.
         let has_moved = pass.has_moved;
         state.pass = Pass::of(segment);
-        if has_moved {
+        if has_moved && state.round.is_some_and(|round| round.is_asked) {
             state.rest_secs = 0;
             return Ok(Some(ReclaimJob::List { segment, after: None }));
         }
         let (least, most) = REST_SECS;
-        state.rest_secs = (2 * state.rest_secs).clamp(least, most);
+        state.rest_secs = if has_moved { least } else { (2 * state.rest_secs).clamp(least, most) };
         state.not_before_secs = self.now + state.rest_secs;
-        tracing::debug!(segment, rest_secs = state.rest_secs, "it is kept by open uploads");
+        tracing::debug!(segment, rest_secs = state.rest_secs, "something in it is not over yet");
         Ok(None)
     }
 
     /// Notes that a round is over, and what it came to.
     pub(super) fn end_round(&mut self) -> Result<(), IndexError> {
         let Some(round) = self.compacting.round else { return Ok(()) };
-        let (oldest, floor_bytes) = {
+        let (oldest, waste_bytes) = {
             let view = self.overlay.stage();
             let oldest = Catalog(&view).oldest_segment()?.map_or(u32::MAX, |(number, _)| number);
             (oldest, self.waste_of(&Catalog(&view).usage()?))
         };
         if !round.goes_on(oldest, || self.is_wasteful(50))? {
-            tracing::info!(oldest, waste_bytes = floor_bytes, "compaction is over");
-            let paced = self.compacting.paced;
+            tracing::info!(oldest, waste_bytes, "compaction is over");
+            let (paced, floor_bytes) = (self.compacting.paced, self.compacting.floor_bytes);
+            // What is left after all was written anew is as good as it gets.
+            let is_whole = oldest > round.through;
+            let floor_bytes = if is_whole { waste_bytes } else { floor_bytes.min(waste_bytes) };
             self.compacting = Compacting { floor_bytes, paced, ..Compacting::default() };
         }
         Ok(())
@@ -444,7 +455,15 @@ impl Writer {
             self.count_compacted(read.content.bytes.len() as u64);
             self.copy(read)?;
         }
-        let entry = Catalog(&self.overlay.stage()).upload(upload)?;
+        let entry = {
+            let view = self.overlay.stage();
+            let catalog = Catalog(&view);
+            let entry = catalog.upload(upload)?;
+            let cached =
+                entry.as_ref().map(|entry| catalog.cached_by(upload, entry)).transpose()?;
+            // Evicted meanwhile; somebody else may have taken the id.
+            entry.filter(|_| cached.flatten() == Some(shard))
+        };
         let through = self.compacting.pass.segment;
         // One that holds more is no cached shard's alone, whatever it is.
         let is_told = |entry: &UploadEntry| (entry.slot_count, entry.block_count) == (1, 0);
@@ -504,9 +523,10 @@ impl Writer {
             }
             (catalog.slots(object, group)?, leases_told(&catalog, object, group)?)
         };
-        let through = self.compacting.pass.segment;
+        // All that are older than this, lest one stays behind its groups: only they lead to it.
+        let newest = self.log.end().number;
         for (told, begun) in &leases {
-            if *begun <= through {
+            if *begun < newest {
                 self.submit(
                     Planned::restated(Restate::Lease(*told), short_id(told.lease.as_bytes())),
                     None,

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use supernode_protocol::ids::{LeaseId, ShardId, UploadId};
 use supernode_protocol::lease::Expiry;
 
+use super::ReclaimJob;
 use super::harness::{Action, IndexFate, LARGE, Lab, config};
 use crate::catalog::{Thing, cached_upload};
 use crate::config::StoreConfig;
+use crate::disk::Fault;
 use crate::record::Body;
 use crate::sample::Terms;
 use crate::segment::read_record;
@@ -226,4 +228,100 @@ fn a_full_disk_stops_it_and_nothing_else() {
     lab.reclaim(STEPS);
     assert!(lab.gathered > 0);
     lab.compare();
+}
+
+#[test]
+fn a_lease_that_is_younger_than_its_group_goes_with_it() {
+    // A segment for each start.
+    let config = StoreConfig { segment_bytes_max: 4 << 20, ..config() };
+    let mut lab = Lab::with_config(21, config);
+    put(&mut lab, 1, 0, 100_000);
+    lab.restart(true, IndexFate::Kept);
+    put(&mut lab, 2, 0, 100_000);
+    lab.restart(true, IndexFate::Kept);
+    put(&mut lab, 3, 1, 100_000);
+    lab.compact();
+    lab.reclaim(STEPS);
+    assert!(!lab.writer.is_compacting(), "segment {} is kept by a lease", oldest(&lab));
+    lab.compare();
+}
+
+#[test]
+fn what_was_refused_is_not_built_on() {
+    for fail in 0..24 {
+        // Each record is a batch of its own.
+        let config = StoreConfig { batch_bytes_max: 1, segment_bytes_max: 4 << 20, ..config() };
+        let mut lab = Lab::with_config(23, config);
+        put(&mut lab, 1, 2, 100_000);
+        lab.compact();
+        let mut is_first = true;
+        while let Ok(Some(job)) = lab.writer.reclaim() {
+            let is_gather = matches!(job, ReclaimJob::Gather { .. });
+            let done = job.run(&lab.reader);
+            if is_gather && std::mem::take(&mut is_first) {
+                let (_, writes) = lab.disk.counts();
+                lab.inject(Fault::Write(writes + fail));
+                lab.inject(Fault::Write(writes + fail + 2));
+            }
+            let _refused = lab.writer.reclaimed(done);
+            lab.writer.advance(lab.writer.now() + 700);
+        }
+        lab.disk.heal();
+        for _ in 0..3 {
+            lab.model.now = lab.writer.now() + 700;
+            reclaim_alone(&mut lab);
+        }
+        assert!(oldest(&lab) > 1, "write {fail}: it has to come to its end");
+        lab.compare_log();
+    }
+}
+
+#[test]
+fn an_upload_that_took_the_place_of_a_cached_one_is_left_alone() {
+    let config = StoreConfig { segment_bytes_max: 4 << 20, ..config() };
+    let mut lab = Lab::with_config(24, config);
+    let shard = lab.world.objects[LARGE].groups[0].shards[0].1;
+    let (slot, other, _) = lab.world.objects[2].groups[0].shards[0].clone();
+    let (upload, mine) = (cached_upload(shard), UploadId::from_bytes([9; 16]));
+    let put =
+        |client, upload, object| Action::PutShard { client, upload, object, group: 0, shard: 0 };
+    lab.run(&[put(0, upload, LARGE), put(1, mine, 2)]);
+    lab.compact();
+    let mut is_gathered = false;
+    while !is_gathered {
+        let job = lab.writer.reclaim().expect("a sound disk").expect("a cached shard is kept");
+        is_gathered = matches!(job, ReclaimJob::GatherCached { .. });
+        let done = job.run(&lab.reader);
+        if is_gathered {
+            let lease = LeaseId::from_bytes(*upload.as_bytes());
+            lab.perform(&[Action::Release { client: 0, lease }, put(1, upload, 2)]);
+        }
+        lab.writer.reclaimed(done).expect("a sound disk");
+    }
+    let slots = lab.reader.catalog().upload_slots(upload, 0, 1).expect("a sound index");
+    assert_eq!(slots, [(slot, other)]);
+}
+
+#[test]
+fn round_after_round_it_leaves_as_little_as_before() {
+    let config = StoreConfig { compact_waste_percent: 40, ..config() };
+    let mut lab = Lab::with_config(22, config);
+    for (number, object) in [(1, 0), (2, LARGE), (3, 2)] {
+        put(&mut lab, number, object, 2_500_000);
+    }
+    let mut rounds = 0;
+    for turn in 0..200_u32 {
+        let number = 10 + u8::try_from(turn % 100).expect("small");
+        let terms = put(&mut lab, number, 1, 1_000_000);
+        lab.run(&[Action::Release { client: 0, lease: terms.lease }]);
+        lab.tick(lab.config.trash_secs);
+        lab.tick(1);
+        let gathered = lab.gathered;
+        lab.reclaim(60);
+        rounds += u32::from(lab.gathered > gathered);
+        let (waste, held) = waste(&lab);
+        let slack = 3 * lab.config.segment_bytes_max;
+        assert!(waste < slack.max(held / 2) + slack, "turn {turn}: {waste} of {held}");
+    }
+    assert!(rounds > 2, "{rounds}");
 }

@@ -231,7 +231,9 @@ impl Writer {
     /// # Errors
     /// When a record about it cannot be written, or the index cannot be read.
     pub fn reclaim(&mut self) -> Result<Option<ReclaimJob>, StoreError> {
-        self.end_round()?;
+        if !self.reclaiming.is_busy {
+            self.end_round()?;
+        }
         let state = &self.reclaiming;
         let may = state.is_whole && !state.is_busy && self.now >= state.not_before_secs;
         if !may || self.overlay.is_lagging() || !self.has_reclaimable()? {
