@@ -320,8 +320,8 @@ fn round_after_round_it_leaves_as_little_as_before() {
         lab.reclaim(60);
         rounds += u32::from(lab.gathered > gathered);
         let (waste, held) = waste(&lab);
-        let slack = 3 * lab.config.segment_bytes_max;
-        assert!(waste < slack.max(held / 2) + slack, "turn {turn}: {waste} of {held}");
+        // A round begins at 40 %, and not before a segment's worth is of no use.
+        assert!(waste * 100 < held * 65, "turn {turn}: {waste} of {held}");
     }
     assert!(rounds > 2, "{rounds}");
 }
