@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use supernode_protocol::ids::ShardId;
 use supernode_protocol::lease::LeaseKind;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -30,8 +31,10 @@ mod step;
 
 use self::mover::{Mover, Stop};
 
-/// How long it waits when there is nothing to move, or something could not be.
+/// How long it waits when there is nothing to move; ever longer, up to so long, while something
+/// cannot be moved.
 const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// How far a disk is from being empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -89,6 +92,8 @@ struct Progress {
     bytes: u64,
     groups: u64,
     damaged: u64,
+    /// How often the disk failed to read a shard.
+    unreadable: HashMap<ShardId, u32>,
     error: Option<String>,
     is_done: bool,
 }
@@ -177,6 +182,7 @@ impl Store {
             bytes: 0,
             groups: 0,
             damaged: 0,
+            unreadable: HashMap::new(),
             error: None,
             is_done: false,
         };
@@ -253,6 +259,13 @@ impl Shared {
     }
 }
 
+/// Whether nothing is left on a disk.
+fn is_empty(lane: &Lane) -> bool {
+    let usage = lane.usage();
+    let uploads = usage.leases_of_kind(LeaseKind::Upload).count;
+    lane.used_bytes() + usage.live_groups + usage.trash_groups + uploads == 0
+}
+
 /// What a drain's thread owns.
 struct Drainer {
     shared: Weak<Shared>,
@@ -264,6 +277,7 @@ struct Drainer {
 impl Drainer {
     /// Rounds, until the disk is empty or it is stopped.
     async fn run(&mut self) {
+        let mut pause = PAUSE;
         loop {
             let (shared, lane) = (self.shared.clone(), self.lane.clone());
             let mover = Mover::new(shared, lane, self.stopped.clone(), Arc::clone(&self.progress));
@@ -276,9 +290,10 @@ impl Drainer {
             if error.is_some() && self.progress.lock().error != error {
                 tracing::warn!(error, "a drain could not move everything; it tries again");
             }
-            let is_done = error.is_none() && self.finish();
+            pause = if error.is_some() { PAUSE_MAX.min(2 * pause) } else { PAUSE };
+            let is_done = error.is_none() && self.finish().await;
             self.note(error, is_done);
-            if is_done || self.rest().await {
+            if is_done || self.rest(pause).await {
                 return;
             }
         }
@@ -290,19 +305,22 @@ impl Drainer {
     }
 
     /// Waits a little; says whether it is to stop.
-    async fn rest(&mut self) -> bool {
-        let asked = timeout(PAUSE, self.stopped.wait_for(|stopped| *stopped)).await;
+    async fn rest(&mut self, pause: Duration) -> bool {
+        let asked = timeout(pause, self.stopped.wait_for(|stopped| *stopped)).await;
         asked.is_ok()
     }
 
     /// Writes down that nothing is left, if that is so.
-    fn finish(&self) -> bool {
+    async fn finish(&self) -> bool {
         let (Some(shared), Some(lane)) = (self.shared.upgrade(), self.lane.upgrade()) else {
             return false;
         };
-        let usage = lane.usage();
-        let uploads = usage.leases_of_kind(LeaseKind::Upload).count;
-        if lane.used_bytes() + usage.live_groups + usage.trash_groups + uploads > 0 {
+        if !is_empty(&lane) {
+            return false;
+        }
+        // A put that chose this disk before the drain began may still be on its way to it.
+        shared.grace.wait().await;
+        if !is_empty(&lane) {
             return false;
         }
         let disk = lane.path().display();

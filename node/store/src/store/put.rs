@@ -99,6 +99,8 @@ impl Shared {
             let seen_at = lane.seen(item.thing).await?;
             return Ok(lane.perform(op(seen_at)).await?.ack);
         }
+        // A drain that is about to end waits for it.
+        let _change = self.grace.begin().await;
         self.put_on(item, op, self.outlooks(item).await?).await
     }
 
@@ -124,6 +126,10 @@ impl Shared {
         let mut refusal = None;
         for position in order(&key(item.upload, item.slot), item.len, &candidates) {
             let (lane, outlook) = &outlooks[position];
+            // It may have come to be drained while another one refused.
+            if lane.is_draining() && !outlook.holds_slot {
+                continue;
+            }
             match self.judge(lane, lane.perform(op(outlook.seen_at)).await) {
                 Ok(done) => return Ok(done.ack),
                 Err(error) if may_go_elsewhere(&error) => {

@@ -8,7 +8,8 @@
 //!    there under the same lease; what is there already is not put again.
 //! 2. Changes that began before are let end: they may have met this disk only. Then placements,
 //!    spans and the lease's end are made equal there.
-//! 3. The lease ends on this disk alone, unless more has come under it; then it begins again.
+//! 3. What is there is read. Unless something is missing, the lease ends on this disk alone; and
+//!    if more has come under it, it begins again.
 //! 4. Its groups leave the trash of this disk, if the others have all of them.
 //!
 //! What is only cached is put elsewhere under the cache's own upload, or let go.
@@ -21,7 +22,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use supernode_protocol::ids::{Cid, LeaseId, UploadId};
+use supernode_protocol::ids::{Cid, LeaseId, ShardId, UploadId};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -36,6 +37,9 @@ use crate::writer::Op;
 const PAGE: usize = 256;
 /// Groups in the trash that one round looks at.
 const TRASH_MAX: usize = 4096;
+
+/// Rounds in which a shard that the disk cannot read is tried again.
+const UNREADABLE_MAX: u32 = 3;
 
 /// Why a round ended early.
 pub(super) enum Stop {
@@ -136,8 +140,16 @@ impl Mover {
 
     async fn lease(&mut self, lease: LeaseId) -> Result<(), Stop> {
         let Some(groups) = self.step()?.source.groups_under(lease).await? else { return Ok(()) };
+        let mut failure = None;
         for (object, group, _) in &groups {
-            self.group(lease, *object, *group).await?;
+            // One that cannot be moved yet does not keep the others.
+            match self.group(lease, *object, *group).await {
+                Err(Stop::Failed(error)) => failure = Some(error),
+                outcome => outcome?,
+            }
+        }
+        if let Some(error) = failure {
+            return Err(error.into());
         }
         let step = self.step()?;
         step.shared.grace.wait().await;
@@ -145,7 +157,10 @@ impl Mover {
             step.follow_group(*object, *group).await?;
         }
         step.follow_lease(lease, &groups).await?;
-        self.step()?;
+        for (object, group, _) in &groups {
+            self.step()?;
+            step.demand_elsewhere(*object, *group).await?;
+        }
         // From here on a reader that missed it on both looks again.
         step.shared.moves.fetch_add(1, Ordering::SeqCst);
         let op = Op::Forsake { lease, groups: groups.iter().copied().collect() };
@@ -166,20 +181,33 @@ impl Mover {
         let upload = upload_of(&step.source, lease, object, group);
         let moving = step.source.moving_group(object, group, lease, upload).await?;
         let Some(MovingGroup { commit, slots }) = moving else { return Ok(()) };
-        let there = step.held_elsewhere(object, group).await?.unwrap_or_default();
-        let mut bytes = 0;
+        let there = step.whole_elsewhere(object, group).await?;
+        let (mut bytes, mut failure) = (0, None);
         for (slot, shard) in slots.into_iter().filter(|(slot, _)| !there.contains(slot)) {
             self.step()?;
-            match step.shard(commit.terms.owner, upload, slot, shard).await? {
-                Some(len) => {
+            match step.shard(commit.terms.owner, upload, slot, shard).await {
+                Ok(Some(len)) => {
                     bytes += len;
                     self.keep_pace(&step.shared, len).await;
                 }
-                None => self.progress.lock().damaged += 1,
+                Ok(None) => self.progress.lock().damaged += 1,
+                Err(error @ StoreError::Io { .. }) if !self.is_given_up(shard) => {
+                    failure = Some(error);
+                }
+                Err(StoreError::Io { .. }) => self.progress.lock().damaged += 1,
+                Err(error) => return Err(error.into()),
             }
         }
         step.commit(commit, bytes).await?;
-        Ok(())
+        failure.map_or(Ok(()), |error| Err(Stop::Failed(error)))
+    }
+
+    /// Notes that a shard cannot be read; whether that was often enough to take it for lost.
+    fn is_given_up(&self, shard: ShardId) -> bool {
+        let mut progress = self.progress.lock();
+        let times = progress.unreadable.entry(shard).or_default();
+        *times += 1;
+        *times > UNREADABLE_MAX
     }
 
     /// Waits until what was moved is within the pace.

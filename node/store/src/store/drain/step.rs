@@ -60,12 +60,60 @@ impl Step {
         Ok(held)
     }
 
+    /// Slots of a group whose shards another disk keeps and can read. The word of its index is not
+    /// enough: what is let go here may be the only whole one.
+    pub(super) async fn whole_elsewhere(
+        &self,
+        object: Cid,
+        group: u32,
+    ) -> Result<BTreeSet<Slot>, StoreError> {
+        let mut whole = BTreeSet::new();
+        for lane in self.others() {
+            if !lane.has_group(object, group).await? {
+                continue;
+            }
+            for (slot, shard) in lane.held(object, group).await? {
+                if !whole.contains(&slot) && lane.seen(Thing::Shard(shard)).await?.is_some() {
+                    whole.insert(slot);
+                }
+            }
+        }
+        Ok(whole)
+    }
+
+    /// Fails unless all that can be read of a group here is whole and durable elsewhere.
+    pub(super) async fn demand_elsewhere(&self, object: Cid, group: u32) -> Result<(), StoreError> {
+        let whole = self.whole_elsewhere(object, group).await?;
+        for (slot, shard) in self.source.held(object, group).await? {
+            if !whole.contains(&slot) && self.source.seen(Thing::Shard(shard)).await?.is_some() {
+                let disk = self.source.path().display().to_string();
+                let reason = format!("group {group} of {object} is not whole elsewhere yet");
+                return Err(StoreError::Drain { disk, reason });
+            }
+        }
+        if !self.shared.config.acknowledges_early() {
+            return Ok(());
+        }
+        // What was there already may have been acknowledged early; what is written after it and
+        // durable makes it so.
+        for lane in self.others() {
+            match lane.group(object, group).await {
+                Err(StoreError::GroupNotFound { .. }) => {}
+                there => {
+                    let op = Op::Place { record: Box::new(there?.1) };
+                    lane.perform(Op::Durably(Box::new(op))).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Puts a cached shard on another disk; the bytes that went there. One that is lost here, or
     /// has no room there, is let go.
     pub(super) async fn cached(&self, shard: ShardId) -> Result<u64, StoreError> {
         let (owner, upload) = (self.shared.config.node, cached_upload(shard));
         match self.shard(owner, upload, CACHED_SLOT, shard).await {
-            Err(StoreError::Full { .. }) => Ok(0),
+            Err(StoreError::Full { .. } | StoreError::Io { .. }) => Ok(0),
             moved => Ok(moved?.unwrap_or(0)),
         }
     }
@@ -198,11 +246,15 @@ impl Step {
         Err(StoreError::Drain { disk: self.source.path().display().to_string(), reason })
     }
 
-    /// Frees a group in the trash here that another disk keeps whole.
+    /// Frees a group in the trash here that other disks keep whole.
     pub(super) async fn bury(&self, object: Cid, group: u32) -> Result<(), StoreError> {
         let Some(here) = self.source.trashed_slots(object, group).await? else { return Ok(()) };
         let there = self.held_elsewhere(object, group).await?;
         if !there.is_some_and(|there| here.iter().all(|(slot, _)| there.contains(slot))) {
+            return Ok(());
+        }
+        let whole = self.whole_elsewhere(object, group).await?;
+        if !here.iter().all(|(slot, _)| whole.contains(slot)) {
             return Ok(());
         }
         match self.source.perform(Op::Bury { object, group }).await {
