@@ -10,20 +10,22 @@ import sys
 from dataclasses import dataclass, field
 
 SEGMENT_HEADER_BYTES = 8192
-SEGMENT_VERSION = 1
+SEGMENT_VERSIONS = (1, 2)
 RECORD_VERSION = 1
 RECORD_ALIGN = 64
 LARGE_PAYLOAD_BYTES = 64 << 10
 PAYLOAD_ALIGN = 4096
 
 # The segment header, of which two blocks of 4096 bytes hold a copy each: magic, version, number,
-# tag, node, first sequence, end and number of the predecessor, zeros, CRC32C of all that.
+# tag, node, first sequence, end and number of the predecessor, zeros (in version 2 the place of the
+# predecessor's footer, which only repeats what its records say), CRC32C of all that.
 SEGMENT_HEADER = struct.Struct("<8sIIQ32sQQI48xI")
 # Record header: magic, version, kind, zeros, tag, offset, sequence, running seconds, records not
 # known to be durable, lengths of meta, outboard and payload, id, CRC32C of the meta, CRC32C of all.
 RECORD_HEADER = struct.Struct("<4sBB2xQQQIIIIQ32sII")
 
 SHARD, SLOT, COMMIT, LEASE, TOMBSTONE, RECLAIM = 1, 2, 5, 7, 8, 10
+SHARD_COPY, RESTATE = 12, 14
 HOLE_ALIGN = 4096
 
 
@@ -164,7 +166,7 @@ def segment_header(path):
         _, version, number, tag, _, _, previous_end, previous, crc = SEGMENT_HEADER.unpack(copy)
         if crc != crc32c(copy[:-4]):
             continue
-        if version != SEGMENT_VERSION or f"{number:010}.seg" != path.name:
+        if version not in SEGMENT_VERSIONS or f"{number:010}.seg" != path.name:
             raise BadFormat(f"{path}: says it is segment {number} of format {version}")
         return number, tag, previous, previous_end
     return None
@@ -228,6 +230,11 @@ def apply(state, place, kind, subject, meta, payload):
             state.buried[subject] = state.shards.pop(subject)
         elif freed == 2:
             state.freed.add((subject, reader.number()))
+    elif kind == SHARD_COPY:
+        state.shards[subject] = payload
+    elif kind == RESTATE:
+        # Compaction begins with a gibibyte of waste, which no run of these checks leaves.
+        raise BadFormat(f"{place} says something again after compaction, which is not read here")
     elif kind == RECLAIM:
         what = reader.number()
         if what == 0:  # holes were made
