@@ -320,8 +320,9 @@ impl Store {
             free_bytes: 0,
         });
         let mut disks: Vec<_> = lanes.chain(absent).collect();
-        let config = &self.shared.config;
-        disks.sort_by_key(|disk| config.disks.iter().position(|it| it.path == disk.path));
+        let named = &self.shared.config.disks;
+        let position = |disk: &DiskMetrics| named.iter().position(|it| it.path == disk.path);
+        disks.sort_by_key(|disk| position(disk).unwrap_or(named.len()));
         disks
     }
 }

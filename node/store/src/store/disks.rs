@@ -42,20 +42,23 @@ pub(super) fn open(shared: &mut Shared) -> Result<(), StoreError> {
         return Ok(());
     }
     demand_named(&data_dir, &shared.config.disks)?;
-    let mut found: Vec<(DiskConfig, Result<DiskId, String>)> = Vec::new();
-    for disk in shared.config.disks.clone() {
-        let id = known.identify(&disk.path).map_err(listed)?;
-        if let Ok(id) = &id
-            && let Some((other, _)) = found.iter().find(|(_, other)| other.as_ref() == Ok(id))
-        {
-            let (one, other) = (disk.path.display(), other.path.display());
+    let disks = shared.config.disks.clone();
+    let paths: Vec<_> = disks.iter().map(|disk| &*disk.path).collect();
+    let identified = known.identify(&paths);
+    let mut ids: Vec<(DiskId, &Path)> = Vec::new();
+    for (path, id) in paths.iter().zip(&identified) {
+        let Ok(id) = id else { continue };
+        if let Some((_, other)) = ids.iter().find(|(other, _)| other == id) {
+            let (one, other) = (path.display(), other.display());
             let reason = format!("{one} and {other} are the same disk; name it once");
             return Err(StoreError::Config { key: "disks", reason });
         }
-        found.push((disk, id));
+        ids.push((*id, path));
     }
-    let ids: Vec<_> = found.iter().filter_map(|(_, id)| id.clone().ok()).collect();
-    tell_of_forgotten(&known, &shared.config.disks, &ids);
+    known.remember(&ids).map_err(listed)?;
+    tell_of_forgotten(&known, &disks, &ids);
+    miss_displaced(shared, &known, &ids);
+    let found = disks.iter().cloned().zip(identified).collect();
     open_found(shared, found, &data_dir, lock)?;
     for lane in &shared.lanes {
         lane.set_draining(known.drain(DiskId(lane.id())) != Drain::No);
@@ -114,18 +117,36 @@ fn open_found(
             }
         };
         let DiskConfig { path, capacity_bytes } = disk;
-        let reason = error.to_string();
-        tracing::error!(
-            disk = %path.display(), reason,
-            "a disk is OFFLINE: its records cannot be reached; mend it and start the node again"
-        );
-        shared.absent.push(Absent { path, reason, capacity_bytes });
+        miss(shared, Absent { path, reason: error.to_string(), capacity_bytes });
         failure = failure.or(Some(error));
     }
     match failure {
         Some(error) if shared.lanes.is_empty() => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Misses every disk that is nowhere and whose path another one has now: what it had is not absent.
+fn miss_displaced(shared: &mut Shared, known: &KnownDisks, found: &[(DiskId, &Path)]) {
+    let ids: Vec<_> = found.iter().map(|(id, _)| *id).collect();
+    for paths in known.others(&ids) {
+        let taken = |path: &&Path| found.iter().any(|(_, there)| there == path);
+        if let Some(path) = paths.into_iter().find(taken) {
+            let reason = format!("it is nowhere, and another disk is at {}", path.display());
+            // Two of one name would be one to whoever watches.
+            let path = PathBuf::from(format!("{} (missing)", path.display()));
+            miss(shared, Absent { path, reason, capacity_bytes: 0 });
+        }
+    }
+}
+
+fn miss(shared: &mut Shared, absent: Absent) {
+    let Absent { path, reason, .. } = &absent;
+    tracing::error!(
+        disk = %path.display(), reason,
+        "a disk is OFFLINE: its records cannot be reached; mend it and start the node again"
+    );
+    shared.absent.push(absent);
 }
 
 /// What a disk of the node's would not be rid of by itself: going on without it would hide it.
@@ -156,9 +177,13 @@ fn demand_named(data_dir: &Path, disks: &[DiskConfig]) -> Result<(), StoreError>
 }
 
 /// Records on a disk that no setting names are not served; that may be an oversight.
-fn tell_of_forgotten(known: &KnownDisks, disks: &[DiskConfig], ids: &[DiskId]) {
+fn tell_of_forgotten(known: &KnownDisks, disks: &[DiskConfig], found: &[(DiskId, &Path)]) {
     let is_named = |path: &Path| disks.iter().any(|disk| disk.path == path);
-    for path in known.others(ids).into_iter().filter(|path| !is_named(path)) {
+    let ids: Vec<_> = found.iter().map(|(id, _)| *id).collect();
+    for paths in known.others(&ids) {
+        let (false, [path, ..]) = (paths.iter().any(|path| is_named(path)), &paths[..]) else {
+            continue;
+        };
         let disk = path.display();
         tracing::warn!(%disk, "a disk is not named any more; what lies there is not served");
     }

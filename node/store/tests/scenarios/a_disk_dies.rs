@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-use supernode_protocol::ids::Slot;
-use supernode_store::{Store, StoreConfig, StoreError};
+use supernode_protocol::ids::{LeaseId, Slot};
+use supernode_store::{DrainState, Store, StoreConfig, StoreError};
 
 use super::failing_disk::{Mood, open_two};
 use super::freed_bytes_come_back::until;
@@ -145,9 +145,7 @@ async fn disks_are_known_by_what_is_on_them() {
 
     // They change their mount points.
     let (a, b) = (&settings.disks[0].path, &settings.disks[1].path);
-    fs::rename(a, root.join("c")).expect("own directories");
-    fs::rename(b, a).expect("own directories");
-    fs::rename(root.join("c"), b).expect("own directories");
+    swap(a, b);
     let store = open(settings.clone()).await.expect("the same two disks");
     assert_eq!(count_served(&store, &objects).await, 20);
     store.close().await.expect("an orderly stop");
@@ -169,6 +167,82 @@ async fn disks_are_known_by_what_is_on_them() {
     mixed.disks[1].path = root.join("e");
     let refused = open(mixed).await.map(drop);
     assert!(matches!(refused, Err(StoreError::ForeignNode { .. })), "{refused:?}");
+}
+
+/// Two directories change their names.
+fn swap(a: &Path, b: &Path) {
+    let aside = a.with_extension("aside");
+    fs::rename(a, &aside).expect("own directories");
+    fs::rename(b, a).expect("own directories");
+    fs::rename(&aside, b).expect("own directories");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_survivor_at_a_dead_disks_path_does_not_hide_the_loss() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let settings = disks(directory.path(), &[1 << 30; 2]);
+    let store = open(settings.clone()).await.expect("two new disks");
+    let mut objects = fill(&store, &Client::new(1), 0..40).await;
+    store.close().await.expect("an orderly stop");
+    let (a, b) = (&settings.disks[0].path, &settings.disks[1].path);
+    fs::rename(a, directory.path().join("dead")).expect("own directories");
+    fs::rename(b, a).expect("own directories");
+    fs::create_dir(b).expect("an empty mount point");
+    for start in 0..3 {
+        let store = open(settings.clone()).await.expect("one is there");
+        let offline = store.disks().iter().filter(|disk| disk.offline.is_some()).count();
+        assert!(offline >= 1, "start {start}: {:?}", store.disks());
+        let served = count_served(&store, &objects).await;
+        assert!((1..objects.len()).contains(&served), "start {start}: {served}");
+        objects.extend(fill(&store, &Client::new(1), 50 + start..51 + start).await);
+        store.close().await.expect("an orderly stop");
+        let count = fs::read_dir(b).expect("it is there").count();
+        assert_eq!(count, 0, "start {start}: an empty mount point is no new disk");
+    }
+    // The survivor is lost too, where it was last, and the dead one is back.
+    fs::rename(a, directory.path().join("lost")).expect("own directories");
+    fs::create_dir(a).expect("an empty mount point");
+    fs::remove_dir(b).expect("an empty mount point");
+    fs::rename(directory.path().join("dead"), b).expect("own directories");
+    let store = open(settings.clone()).await.expect("one is there");
+    let served = count_served(&store, &objects).await;
+    assert!((1..objects.len()).contains(&served), "{served}");
+    store.close().await.expect("an orderly stop");
+    fs::remove_dir(a).expect("an empty mount point");
+    fs::rename(directory.path().join("lost"), a).expect("own directories");
+    let store = open(settings.clone()).await.expect("both are there");
+    assert_eq!(count_served(&store, &objects).await, objects.len());
+    store.close().await.expect("an orderly stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disks_that_change_places_stay_drained() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let settings = StoreConfig { trash_secs: 1, ..disks(directory.path(), &[1 << 30; 2]) };
+    let store = open(settings.clone()).await.expect("two new disks");
+    let id = store.disks()[0].id.clone();
+    store.drain(&id).await.expect("room");
+    let state = |store: &Store| store.drain_status(&id).expect("it is there").state;
+    until("the drain", &store, |store| state(store) == DrainState::Done).await;
+    store.close().await.expect("an orderly stop");
+    swap(&settings.disks[0].path, &settings.disks[1].path);
+    let store = open(settings.clone()).await.expect("the same two disks");
+    assert_ne!(state(&store), DrainState::Off);
+    store.close().await.expect("an orderly stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn news_of_other_nodes_deals_is_answered_while_a_disk_is_offline() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let settings = disks(directory.path(), &[1 << 30; 2]);
+    let store = open(settings.clone()).await.expect("two new disks");
+    store.close().await.expect("an orderly stop");
+    let dead = directory.path().join("dead");
+    fs::rename(&settings.disks[1].path, dead).expect("own directories");
+    let store = open(settings).await.expect("one is there");
+    let end = store.deal_end(LeaseId::from_bytes([9; 16])).await;
+    assert_eq!(end.expect("it is said at once"), None);
+    store.close().await.expect("an orderly stop");
 }
 
 #[tokio::test(flavor = "multi_thread")]

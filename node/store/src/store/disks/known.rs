@@ -49,8 +49,21 @@ impl TryFrom<String> for DiskId {
 struct KnownDisk {
     id: DiskId,
     path: PathBuf,
+    /// Where it was too, since another one is missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    since: Vec<PathBuf>,
     #[serde(default)]
     drain: Drain,
+}
+
+impl KnownDisk {
+    fn paths(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&*self.path).chain(self.since.iter().map(|path| &**path))
+    }
+
+    fn was_at(&self, path: &Path) -> bool {
+        self.paths().any(|known| known == path)
+    }
 }
 
 /// Whether a disk is being emptied.
@@ -85,15 +98,10 @@ impl KnownDisks {
         Ok(Self { directory: directory.to_owned(), ..known })
     }
 
-    /// Whether a disk was used there.
-    fn has(&self, path: &Path) -> bool {
-        self.disks.iter().any(|disk| disk.path == path)
-    }
-
-    /// Where disks were that are none of these, and that have something.
-    pub(super) fn others(&self, ids: &[DiskId]) -> Vec<&Path> {
+    /// Where disks were that are none of these, and that have something; all paths of each.
+    pub(super) fn others(&self, ids: &[DiskId]) -> Vec<Vec<&Path>> {
         let is_other = |disk: &&KnownDisk| !ids.contains(&disk.id) && disk.drain != Drain::Done;
-        self.disks.iter().filter(is_other).map(|disk| &*disk.path).collect()
+        self.disks.iter().filter(is_other).map(|disk| disk.paths().collect()).collect()
     }
 
     /// Whether a disk is to be empty.
@@ -110,38 +118,52 @@ impl KnownDisks {
         write_json(&self.directory.join(LIST), self)
     }
 
-    /// Remembers, durably, that a disk is at a path.
-    fn remember(&mut self, id: DiskId, path: &Path) -> io::Result<()> {
-        if self.disks.iter().any(|disk| disk.id == id && disk.path == path) {
-            return Ok(());
-        }
-        let disk = KnownDisk { id, path: path.to_owned(), drain: self.drain(id) };
-        // The disk may have been elsewhere, and another one here.
-        self.disks.retain(|known| known.id != id && known.path != path);
-        self.disks.push(disk);
-        write_json(&self.directory.join(LIST), self)
+    /// The ids of the disks at these paths. A directory that was never used gets one; where a
+    /// disk was and is not, nothing is changed, and the answer says so.
+    ///
+    /// All markers are read before any is written: a disk may have come to another's path, and
+    /// what it left behind is then an empty mount point and no new disk.
+    pub(super) fn identify(&self, paths: &[&Path]) -> Vec<Result<DiskId, String>> {
+        let markers: Vec<_> = paths.iter().map(|path| read_marker(path)).collect();
+        let ids: Vec<_> = markers.iter().filter_map(|id| id.clone().ok().flatten()).collect();
+        let found = |(path, marker): (&&Path, Result<Option<DiskId>, String>)| match marker? {
+            Some(id) => Ok(id),
+            None if self.is_missed(path, &ids) => Err(self.vanished(&path.join(MARKER))),
+            None => mark(path),
+        };
+        paths.iter().zip(markers).map(found).collect()
     }
 
-    /// The id of the disk at a path. A directory that was never used gets one; where a disk was
-    /// and is not, nothing is changed, and the answer says so.
-    ///
-    /// # Errors
-    /// Only when the data directory fails, which every disk needs.
-    pub(super) fn identify(&mut self, path: &Path) -> io::Result<Result<DiskId, String>> {
-        let marker = path.join(MARKER);
-        let id = match read_json::<Marker>(&marker) {
-            Ok(Some(marker)) => marker.id,
-            Ok(None) if self.has(path) => return Ok(Err(self.vanished(&marker))),
-            Ok(None) => match mark(path, &marker) {
-                Ok(id) => id,
-                Err(error) => return Ok(Err(format!("it cannot be made ready: {error}"))),
-            },
-            Err(error) => {
-                return Ok(Err(format!("{} cannot be read: {error}", marker.display())));
+    /// Whether what is at a path without a disk may be the mount point of one that is none of
+    /// these.
+    fn is_missed(&self, path: &Path, ids: &[DiskId]) -> bool {
+        let is_any_missing = !self.others(ids).is_empty();
+        let here = |disk: &&KnownDisk| disk.was_at(path);
+        let is_missed = |disk: &KnownDisk| is_any_missing || !ids.contains(&disk.id);
+        self.disks.iter().filter(here).any(is_missed)
+    }
+
+    /// Remembers, durably, where disks are. As long as one of those before is missing, the paths
+    /// of then are kept: each may be the missing one's mount point.
+    pub(super) fn remember(&mut self, found: &[(DiskId, &Path)]) -> io::Result<()> {
+        let ids: Vec<_> = found.iter().map(|(id, _)| *id).collect();
+        let is_any_missing = !self.others(&ids).is_empty();
+        let before = self.disks.clone();
+        for (id, path) in found {
+            match self.disks.iter_mut().find(|disk| disk.id == *id) {
+                Some(disk) if is_any_missing && disk.was_at(path) => {}
+                Some(disk) if is_any_missing => disk.since.push(path.to_path_buf()),
+                Some(disk) => (disk.path, disk.since) = (path.to_path_buf(), Vec::new()),
+                None => {
+                    let (id, path) = (*id, path.to_path_buf());
+                    self.disks.push(KnownDisk { id, path, since: Vec::new(), drain: Drain::No });
+                }
             }
-        };
-        self.remember(id, path)?;
-        Ok(Ok(id))
+        }
+        if self.disks == before {
+            return Ok(());
+        }
+        write_json(&self.directory.join(LIST), self)
     }
 
     fn vanished(&self, marker: &Path) -> String {
@@ -154,11 +176,24 @@ impl KnownDisks {
     }
 }
 
-/// Makes a directory a disk's.
-fn mark(path: &Path, marker: &Path) -> io::Result<DiskId> {
-    super::super::lane::make_directory(path).map_err(io::Error::other)?;
-    let id = DiskId(RealDisk::new(path).nonce()?);
-    write_json(marker, &Marker { id })?;
+fn read_marker(path: &Path) -> Result<Option<DiskId>, String> {
+    let marker = path.join(MARKER);
+    match read_json::<Marker>(&marker) {
+        Ok(marker) => Ok(marker.map(|marker| marker.id)),
+        Err(error) => Err(format!("{} cannot be read: {error}", marker.display())),
+    }
+}
+
+/// Makes a directory a disk's, if it is none.
+fn mark(path: &Path) -> Result<DiskId, String> {
+    // Another path may lead to the same directory, and have made it one just now.
+    if let Some(id) = read_marker(path)? {
+        return Ok(id);
+    }
+    let failed = |error| format!("it cannot be made ready: {error}");
+    super::super::lane::make_directory(path).map_err(io::Error::other).map_err(failed)?;
+    let id = DiskId(RealDisk::new(path).nonce().map_err(failed)?);
+    write_json(&path.join(MARKER), &Marker { id }).map_err(failed)?;
     Ok(id)
 }
 
