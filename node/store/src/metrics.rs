@@ -2,7 +2,7 @@
 //! Figures of a running store. Counters are atomics that anybody may bump; [`StoreMetrics`] is a
 //! plain snapshot, so this crate knows no metrics library.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,14 +13,19 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use supernode_protocol::limits::SHARD_BYTES_MAX;
+
 use crate::catalog::Usage;
 use crate::disk::{Disk, DiskFile};
 use crate::scrub::ScrubStatus;
 
 /// Failures in a row, weighed, after which a disk counts as dead.
 const FAILURES_MAX: u32 = 64;
-/// A read may fail because of one bad spot.
+/// A read may fail because of one bad spot, which anybody may ask for again and again: each spot
+/// is weighed once.
 const READ_FAILURE: u32 = 1;
+/// What one spot is in a file: a record is in two of them at most.
+const SPOT_BYTES: u64 = SHARD_BYTES_MAX;
 /// A write that fails is made again elsewhere on the disk.
 const WRITE_FAILURE: u32 = 12;
 /// The system says that there is no disk any more.
@@ -139,6 +144,8 @@ pub(crate) struct Counters {
     free_bytes: AtomicU64,
     /// When somebody last looked at the free space.
     looked_at: Mutex<Option<Instant>>,
+    /// How often somebody did.
+    looks: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -148,6 +155,8 @@ struct IoCounters {
     errors: AtomicU64,
     /// What failed since the last success, weighed.
     streak: AtomicU32,
+    /// Where reads failed since then.
+    spots: Mutex<BTreeSet<(Arc<str>, u64)>>,
 }
 
 pub(crate) fn bump(counter: &AtomicU64, by: u64) {
@@ -164,7 +173,9 @@ impl IoCounters {
         match &outcome {
             Ok(_) => {
                 bump(&self.bytes, bytes as u64);
-                self.streak.store(0, Ordering::Relaxed);
+                if self.streak.swap(0, Ordering::Relaxed) > 0 {
+                    self.spots.lock().clear();
+                }
             }
             Err(_) => bump(&self.errors, 1),
         }
@@ -179,6 +190,16 @@ impl IoCounters {
             let _ = self.streak.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
         }
         outcome
+    }
+
+    /// How much a failed read weighs; nothing if one has failed there already.
+    fn weigh_read<T>(&self, name: &Arc<str>, offset: u64, outcome: &io::Result<T>) -> u32 {
+        if outcome.is_ok() {
+            return 0;
+        }
+        let mut spots = self.spots.lock();
+        let is_new = spots.insert((Arc::clone(name), offset / SPOT_BYTES));
+        if is_new { READ_FAILURE } else { 0 }
     }
 
     fn is_dead(&self) -> bool {
@@ -210,6 +231,7 @@ impl Counters {
     /// Keeps what somebody has just learned of the free space.
     pub(crate) fn look_at_space(&self, free_bytes: io::Result<u64>) -> io::Result<u64> {
         *self.looked_at.lock() = Some(Instant::now());
+        bump(&self.looks, 1);
         if let Ok(bytes) = &free_bytes {
             self.free_bytes.store(*bytes, Ordering::Relaxed);
         }
@@ -221,14 +243,27 @@ impl Counters {
         load(&self.free_bytes)
     }
 
-    /// What speaks against the disk, if it is as good as dead.
+    /// What its failures say, if the disk is as good as dead.
     pub(crate) fn ailment(&self) -> Option<String> {
         let kinds = [("reads", &self.read), ("writes", &self.write), ("syncs", &self.sync)];
-        if let Some((what, _)) = kinds.into_iter().find(|(_, io)| io.is_dead()) {
-            return Some(format!("its {what} fail one after the other"));
-        }
-        let silence = self.silence();
-        (silence > SILENCE_MAX).then(|| format!("it does not answer for {} s", silence.as_secs()))
+        let (what, _) = kinds.into_iter().find(|(_, io)| io.is_dead())?;
+        Some(format!("its {what} fail one after the other"))
+    }
+
+    /// For how long it does not answer, if that is far too long: it hangs, or everything did.
+    pub(crate) fn long_silence(&self) -> Option<Duration> {
+        Some(self.silence()).filter(|silence| *silence > SILENCE_MAX)
+    }
+
+    /// How often its writer came by.
+    pub(crate) fn looks(&self) -> u64 {
+        load(&self.looks)
+    }
+
+    /// Operations that have ended; they grow as long as the disk answers.
+    pub(crate) fn answers(&self) -> u64 {
+        let kinds = [&self.read, &self.write, &self.sync];
+        kinds.into_iter().map(|io| load(&io.ios)).sum::<u64>() + self.looks()
     }
 
     /// Whether the writer has not got round to anything for a while.
@@ -276,14 +311,14 @@ pub(crate) struct MeteredDisk {
 }
 
 struct MeteredFile {
+    name: Arc<str>,
     file: Arc<dyn DiskFile>,
     counters: Arc<Counters>,
 }
 
 impl MeteredDisk {
-    fn metered(&self, file: io::Result<Arc<dyn DiskFile>>) -> io::Result<Arc<dyn DiskFile>> {
-        let counters = Arc::clone(&self.counters);
-        Ok(Arc::new(MeteredFile { file: file?, counters }))
+    fn metered(&self, name: Arc<str>, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(MeteredFile { name, file, counters: Arc::clone(&self.counters) })
     }
 }
 
@@ -293,11 +328,16 @@ impl Disk for MeteredDisk {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.metered(self.counters.write.note(WRITE_FAILURE, self.disk.create(name)))
+        let file = self.counters.write.note(WRITE_FAILURE, self.disk.create(name))?;
+        Ok(self.metered(name.into(), file))
     }
 
     fn open(&self, name: &str, writable: bool) -> io::Result<Arc<dyn DiskFile>> {
-        self.metered(self.counters.read.note(READ_FAILURE, self.disk.open(name, writable)))
+        let (counters, name) = (&self.counters.read, Arc::from(name));
+        let outcome = self.disk.open(&name, writable);
+        let weight = counters.weigh_read(&name, 0, &outcome);
+        let file = counters.note(weight, outcome)?;
+        Ok(self.metered(name, file))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -317,6 +357,14 @@ impl Disk for MeteredDisk {
     }
 }
 
+impl MeteredFile {
+    fn count_read(&self, offset: u64, outcome: io::Result<usize>) -> io::Result<usize> {
+        let bytes = outcome.as_ref().copied().unwrap_or(0);
+        let weight = self.counters.read.weigh_read(&self.name, offset, &outcome);
+        self.counters.read.count(bytes, weight, outcome)
+    }
+}
+
 impl DiskFile for MeteredFile {
     fn write_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
         let bytes = parts.iter().map(|part| part.len()).sum();
@@ -324,9 +372,7 @@ impl DiskFile for MeteredFile {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let outcome = self.file.read_at(offset, buffer);
-        let bytes = outcome.as_ref().copied().unwrap_or(0);
-        self.counters.read.count(bytes, READ_FAILURE, outcome)
+        self.count_read(offset, self.file.read_at(offset, buffer))
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -334,9 +380,7 @@ impl DiskFile for MeteredFile {
     }
 
     fn read_cold_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let outcome = self.file.read_cold_at(offset, buffer);
-        let bytes = outcome.as_ref().copied().unwrap_or(0);
-        self.counters.read.count(bytes, READ_FAILURE, outcome)
+        self.count_read(offset, self.file.read_cold_at(offset, buffer))
     }
 
     fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {

@@ -13,7 +13,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::join_all;
@@ -47,6 +47,7 @@ mod merge;
 mod put;
 mod read;
 mod room;
+mod silence;
 
 use self::cache::Cache;
 use self::commit::DealsUnderWay;
@@ -58,6 +59,7 @@ use self::grace::Grace;
 use self::lane::{Company, Lane};
 pub(crate) use self::room::Evictable;
 use self::room::Room;
+use self::silence::{Sign, Suspicions};
 
 /// Events that a slow listener may fall behind by; then it is told how many it missed.
 const EVENTS_MAX: usize = 1024;
@@ -159,6 +161,8 @@ struct Shared {
     /// here.
     moves: AtomicU64,
     is_closing: AtomicBool,
+    /// Who may hang.
+    suspicions: Mutex<Suspicions>,
     drains: Mutex<Drains>,
     /// Held by whoever begins a drain or ends one.
     draining: tokio::sync::Mutex<()>,
@@ -217,13 +221,21 @@ impl Store {
     /// Stops: writes what waits, marks the logs as orderly ended, frees the directories.
     ///
     /// # Errors
-    /// When an end could not be made durable; everything acknowledged is, all the same.
+    /// When an end could not be made durable; everything acknowledged is, all the same. Of several
+    /// disks, [`StoreError::Offline`] for one that hangs: it is not waited for.
     pub async fn close(&self) -> Result<(), StoreError> {
         self.shared.buffers.close();
         self.shared.is_closing.store(true, Ordering::Relaxed);
         self.shared.stop_drains();
         let lanes = self.shared.lanes.iter().filter(|lane| lane.is_online());
-        let closed = join_all(lanes.map(|lane| lane.close())).await;
+        // One that hangs must not hold up the others, nor the stop. A store on one disk waits for
+        // it: there is nothing else to save.
+        let is_patient = self.shared.only().is_some();
+        let close = |lane: &'_ Arc<Lane>| {
+            let lane = Arc::clone(lane);
+            async move { if is_patient { lane.close().await } else { lane.close_or_give_up().await } }
+        };
+        let closed = join_all(lanes.map(close)).await;
         let others = join_all(self.shared.lanes.iter().map(|lane| lane.ended()));
         // What is offline was told to end, and does if its disk lets it.
         if self.shared.lanes.len() > 1 {
@@ -346,6 +358,7 @@ impl Shared {
             grace: Grace::default(),
             moves: AtomicU64::new(0),
             is_closing: AtomicBool::new(false),
+            suspicions: Mutex::default(),
             drains: Mutex::default(),
             draining: tokio::sync::Mutex::default(),
             known: Mutex::new(None),
@@ -372,13 +385,30 @@ impl Shared {
         if self.lanes.len() < 2 || self.is_closing.load(Ordering::Relaxed) {
             return;
         }
-        for lane in self.lanes.iter().filter(|lane| lane.is_online()) {
-            let Some(reason) = lane.ailment() else { continue };
-            let is_well = |other: &&Arc<Lane>| other.is_online() && other.ailment().is_none();
-            if self.lanes.iter().any(|other| other.id() != lane.id() && is_well(&other)) {
+        let online: Vec<_> = self.lanes.iter().filter(|lane| lane.is_online()).collect();
+        let hanging = self.hanging(&online);
+        for lane in &online {
+            let silence = lane.long_silence().filter(|_| hanging.contains(&lane.id()));
+            let silence =
+                silence.map(|silence| format!("it does not answer for {} s", silence.as_secs()));
+            let Some(reason) = lane.ailment().or(silence) else { continue };
+            let is_well = |other: &&&Arc<Lane>| {
+                other.is_online() && other.ailment().is_none() && other.long_silence().is_none()
+            };
+            if online.iter().any(|other| other.id() != lane.id() && is_well(&other)) {
                 lane.take_offline(&reason);
             }
         }
+    }
+
+    fn hanging(&self, online: &[&Arc<Lane>]) -> Vec<u64> {
+        let sign = |lane: &&Arc<Lane>| Sign {
+            lane: lane.id(),
+            is_silent: lane.long_silence().is_some(),
+            looks: lane.looks(),
+        };
+        let signs: Vec<_> = online.iter().map(sign).collect();
+        self.suspicions.lock().judge(Instant::now(), &signs)
     }
 
     /// A disk whose records cannot be reached, if there is one.

@@ -21,6 +21,7 @@ use supernode_protocol::placement::PlacementRecord;
 use supernode_protocol::signed::Signed;
 use supernode_protocol::wire::{ByteRange, LeaseEntry};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
+use tokio::time::sleep;
 
 use super::cache::Cache;
 use super::{Announcement, INDEX_DIRECTORY, gone};
@@ -47,6 +48,9 @@ mod moving;
 pub(crate) use self::commit::{Part, in_use};
 pub(crate) use self::facts::check_placement;
 pub(crate) use self::moving::{MovingGroup, TermsLeft};
+
+/// A disk that does nothing for so long while the store stops is not waited for.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(15);
 
 /// See the module.
 pub(crate) struct Lane {
@@ -183,6 +187,29 @@ impl Lane {
         closed.await.unwrap_or_else(|_| Err(gone()))
     }
 
+    /// As [`Self::close`], unless the disk does not do anything for too long: then the lane goes
+    /// offline, and its next start has to replay more.
+    pub(crate) async fn close_or_give_up(self: &Arc<Self>) -> Result<(), StoreError> {
+        let stuck = async {
+            let mut answers = self.counters.answers();
+            loop {
+                sleep(CLOSE_PATIENCE).await;
+                let before = std::mem::replace(&mut answers, self.counters.answers());
+                if before == answers {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            closed = self.close() => closed,
+            () = stuck => {
+                self.take_offline("it does not answer while the store stops");
+                Err(self.offline_error())
+            }
+        }
+    }
+
     // --- being there -----------------------------------------------------------------------
 
     /// Names it among the lanes.
@@ -215,12 +242,22 @@ impl Lane {
         StoreError::Offline { path: self.path.clone() }
     }
 
-    /// What speaks against it: its actor has ended, or its disk fails or has stopped answering.
+    /// What speaks against it: its actor has ended, or its disk fails.
     pub(crate) fn ailment(&self) -> Option<String> {
         if self.mailbox.is_closed() {
             return Some("its storage actor has ended".to_owned());
         }
         self.counters.ailment()
+    }
+
+    /// For how long its writer is held up, if that is far too long.
+    pub(crate) fn long_silence(&self) -> Option<Duration> {
+        self.counters.long_silence()
+    }
+
+    /// How often its writer came by, which it does every second.
+    pub(crate) fn looks(&self) -> u64 {
+        self.counters.looks()
     }
 
     /// Whether it takes no new records.

@@ -3,9 +3,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use supernode_protocol::ids::{LeaseId, Slot};
 use supernode_store::{DrainState, Store, StoreConfig, StoreError};
+use tokio::time::timeout;
 
 use super::failing_disk::{Mood, open_two};
 use super::freed_bytes_come_back::until;
@@ -348,5 +350,41 @@ async fn nobody_waits_for_a_disk_that_hangs_but_who_needs_it() {
         let objects = put.await.expect("put in the end");
         assert_eq!(count_served(&store, &objects).await, 1);
     }
+    store.close().await.expect("an orderly stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_bad_spot_read_again_and_again_is_no_dead_disk() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (store, switches) = open_two(directory.path()).await.expect("two new disks");
+    let client = Client::new(1);
+    let object = object(Recipe { stripe_bytes: 200_000, ..Recipe::small(5) });
+    put(&store, &client, &object, Terms::pin(1, 1)).await.expect("room");
+    let on = store.disks().iter().position(|disk| disk.used_bytes > 0).expect("one of them");
+    switches[on].set(Mood::BadSpot);
+    for _ in 0..80 {
+        let read = store.shard(object.groups[0].shards[0].1).await;
+        assert!(matches!(read, Err(StoreError::Io { .. })), "{read:?}");
+    }
+    assert_eq!(store.disks()[on].offline, None);
+    switches[on].set(Mood::Works);
+    assert_readable(&store, &object).await;
+    store.close().await.expect("an orderly stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_a_disk_that_hangs() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (store, switches) = open_two(directory.path()).await.expect("two new disks");
+    let objects = fill(&store, &Client::new(1), 0..20).await;
+    switches[1].set(Mood::Hangs);
+    let closed = timeout(Duration::from_secs(60), store.close()).await;
+    switches[1].set(Mood::Works);
+    let closed = closed.expect("the stop ends");
+    assert!(matches!(closed, Err(StoreError::Offline { .. })), "{closed:?}");
+    store.ended().await;
+    drop(store);
+    let (store, _) = open_two(directory.path()).await.expect("both work");
+    assert_eq!(count_served(&store, &objects).await, 20, "nothing acknowledged is lost");
     store.close().await.expect("an orderly stop");
 }

@@ -19,6 +19,8 @@ pub enum Mood {
     Works,
     /// Nothing: an I/O error.
     Fails,
+    /// What it should, but for long reads: there is a bad spot in them.
+    BadSpot,
     /// Nothing at all, until it works or fails.
     Hangs,
 }
@@ -36,6 +38,12 @@ impl Switch {
     pub fn set(&self, mood: Mood) {
         *self.0.0.lock().expect("nobody panics with it") = mood;
         self.0.1.notify_all();
+    }
+
+    fn read(&self, len: usize) -> io::Result<()> {
+        self.pass()?;
+        let is_bad = *self.0.0.lock().expect("nobody panics with it") == Mood::BadSpot;
+        if is_bad && len > 50_000 { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
     }
 
     fn pass(&self) -> io::Result<()> {
@@ -107,7 +115,7 @@ impl DiskFile for FailingFile {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.switch.pass()?;
+        self.switch.read(buffer.len())?;
         self.file.read_at(offset, buffer)
     }
 
@@ -117,7 +125,7 @@ impl DiskFile for FailingFile {
     }
 
     fn read_cold_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.switch.pass()?;
+        self.switch.read(buffer.len())?;
         self.file.read_cold_at(offset, buffer)
     }
 
