@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -139,6 +139,8 @@ pub(crate) struct Counters {
     pub(crate) reclaimed_segments: AtomicU64,
     pub(crate) compacted_bytes: AtomicU64,
     pub(crate) running_secs: AtomicU64,
+    /// Leases do not end yet: their ends on other disks are being looked at.
+    pub(crate) holds_ends: Arc<AtomicBool>,
     pub(crate) usage: Mutex<Usage>,
     pub(crate) index_rebuilds: Mutex<BTreeMap<&'static str, u64>>,
     free_bytes: AtomicU64,
@@ -228,6 +230,11 @@ fn weight_of(error: &io::Error, weight: u32) -> u32 {
 }
 
 impl Counters {
+    /// Counters of a lane that ends no lease as long as this is set.
+    pub(crate) fn holding(holds_ends: Arc<AtomicBool>) -> Self {
+        Self { holds_ends, ..Self::default() }
+    }
+
     /// Keeps what somebody has just learned of the free space.
     pub(crate) fn look_at_space(&self, free_bytes: io::Result<u64>) -> io::Result<u64> {
         *self.looked_at.lock() = Some(Instant::now());

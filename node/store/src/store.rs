@@ -43,6 +43,7 @@ mod drain;
 mod events;
 mod grace;
 mod lane;
+mod level;
 mod merge;
 mod put;
 mod read;
@@ -183,6 +184,7 @@ impl Store {
         let mut shared = Shared::new(config);
         disks::open(&mut shared)?;
         let store = Self { shared: Arc::new(shared) };
+        store.level_ends()?;
         store.resume_drains()?;
         Ok(store)
     }
@@ -351,7 +353,7 @@ impl Shared {
             config,
             lanes: Vec::new(),
             absent: Vec::new(),
-            company: Company { events, damage, cache },
+            company: Company { events, damage, cache, holds_ends: Arc::default() },
             counters,
             room: Room::default(),
             deals: Mutex::default(),

@@ -287,7 +287,9 @@ impl Writer {
         let view = self.overlay.stage();
         let catalog = Catalog(&view);
         let mut due = Vec::new();
-        for lease in catalog.leases_due(self.now, TICK_ITEMS_MAX)? {
+        let is_held = self.counters.holds_ends.load(Ordering::SeqCst);
+        let leases_max = if is_held { 0 } else { TICK_ITEMS_MAX };
+        for lease in catalog.leases_due(self.now, leases_max)? {
             due.push(Planned::lease(lease.as_bytes(), LeaseChange::Expire { lease }));
         }
         // With records missing, what looks unwanted may be somebody's. A lease may end all the

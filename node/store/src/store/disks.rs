@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::lane::{Lane, make_directory};
 use super::{Shared, lock_directory};
@@ -59,6 +60,7 @@ pub(super) fn open(shared: &mut Shared) -> Result<(), StoreError> {
     tell_of_forgotten(&known, &disks, &ids);
     miss_displaced(shared, &known, &ids);
     let found = disks.iter().cloned().zip(identified).collect();
+    shared.company.holds_ends.store(true, Ordering::SeqCst);
     open_found(shared, found, &data_dir, lock)?;
     for lane in &shared.lanes {
         lane.set_draining(known.drain(DiskId(lane.id())) != Drain::No);

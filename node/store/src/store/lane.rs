@@ -76,6 +76,8 @@ pub(crate) struct Company {
     pub(crate) events: broadcast::Sender<GroupEvent>,
     pub(crate) damage: broadcast::Sender<Thing>,
     pub(crate) cache: Cache,
+    /// No lease ends as long as it is set.
+    pub(crate) holds_ends: Arc<AtomicBool>,
 }
 
 /// What a lane knows that decides where a shard or block is put.
@@ -128,7 +130,8 @@ impl Lane {
         index: &dyn IndexSource,
         lock: Option<DirectoryLock>,
     ) -> Result<Self, StoreError> {
-        let counters = Arc::new(Counters::default());
+        let holds_ends = Arc::clone(&company.holds_ends);
+        let counters = Arc::new(Counters::holding(holds_ends));
         let disk = Arc::new(MeteredDisk { disk, counters: Arc::clone(&counters) });
         let relaxed = config.acknowledges_early();
         let recovered = Recovery { disk, node: Some(config.node), index, relaxed }.run()?;
@@ -139,7 +142,7 @@ impl Lane {
         bump(&counters.damaged_ranges, damage as u64);
         let overlay = Arc::clone(&recovered.overlay);
         let segments = Arc::clone(&recovered.segments);
-        let Company { events, damage, cache } = company;
+        let Company { events, damage, cache, .. } = company;
         let reader = Reader::new(segments, Arc::clone(&overlay), Arc::clone(&counters));
         let reader = Arc::new(reader.telling(damage));
         let writer = Writer::new(

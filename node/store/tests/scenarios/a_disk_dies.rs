@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use supernode_protocol::ids::{LeaseId, Slot};
+use supernode_protocol::lease::Expiry;
 use supernode_store::{DrainState, Store, StoreConfig, StoreError};
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
 use super::failing_disk::{Mood, open_two};
 use super::freed_bytes_come_back::until;
@@ -169,6 +170,45 @@ async fn disks_are_known_by_what_is_on_them() {
     mixed.disks[1].path = root.join("e");
     let refused = open(mixed).await.map(drop);
     assert!(matches!(refused, Err(StoreError::ForeignNode { .. })), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_that_was_acknowledged_reaches_the_disk_that_was_away() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let settings = StoreConfig { trash_secs: 1, ..disks(directory.path(), &[1 << 30; 2]) };
+    let store = open(settings.clone()).await.expect("two new disks");
+    let client = Client::new(1);
+    let mut objects = Vec::new();
+    for number in 0..20 {
+        let object = object(Recipe::small(number.into()));
+        let terms = Terms { expiry: Expiry::RunningSeconds(60), ..Terms::pin(number + 10, 1) };
+        put(&store, &client, &object, terms).await.expect("room");
+        objects.push(object);
+    }
+    let (lease, day) = (Terms::pin(1, 1).lease, Expiry::RunningSeconds(86_400));
+    store.close().await.expect("an orderly stop");
+    let (disk, aside) = (&settings.disks[1].path, directory.path().join("aside"));
+    fs::rename(disk, &aside).expect("own directories");
+    let store = open(settings.clone()).await.expect("one is there");
+    store.renew(client.id, lease, day).await.expect("its own lease");
+    store.close().await.expect("an orderly stop");
+    fs::rename(&aside, disk).expect("own directories");
+    let store = open(settings.clone()).await.expect("both are there");
+    // What is told of a lease is the earliest of its ends.
+    let is_level = async || {
+        let leases = store.leases_of(client.id, None, 100).await.expect("index");
+        assert_eq!(leases.len(), objects.len());
+        let is_long = |end: Expiry| matches!(end, Expiry::RunningSeconds(80_000..));
+        leases.iter().all(|entry| is_long(entry.remaining))
+    };
+    let mut tick = interval(Duration::from_millis(10));
+    let waiting = async {
+        while !is_level().await {
+            tick.tick().await;
+        }
+    };
+    timeout(Duration::from_secs(30), waiting).await.expect("the longer one holds");
+    store.close().await.expect("an orderly stop");
 }
 
 /// Two directories change their names.

@@ -87,6 +87,23 @@ impl Lane {
         .await
     }
 
+    /// Leases that end by running time, and what is left of each.
+    pub(crate) async fn running_leases(&self) -> Result<Vec<(LeaseId, NodeId, u64)>, StoreError> {
+        let now = self.counters.running_secs.load(Ordering::Relaxed);
+        self.blocking(move |reader| {
+            let catalog = reader.catalog();
+            let mut running = Vec::new();
+            for lease in catalog.leases_due(u64::MAX, usize::MAX)? {
+                let Some(state) = catalog.lease(lease)? else { continue };
+                if let Expiry::RunningSeconds(left) = terms_left(&state, now).expiry {
+                    running.push((lease, state.owner, left));
+                }
+            }
+            Ok(running)
+        })
+        .await
+    }
+
     /// A group as a lease covers it here, to be committed elsewhere from an upload; `None` if the
     /// lease does not cover it any more.
     pub(crate) async fn moving_group(
