@@ -235,7 +235,12 @@ impl Store {
         let is_patient = self.shared.only().is_some();
         let close = |lane: &'_ Arc<Lane>| {
             let lane = Arc::clone(lane);
-            async move { if is_patient { lane.close().await } else { lane.close_or_give_up().await } }
+            async move {
+                if is_patient {
+                    return lane.close().await;
+                }
+                lane.try_close().await
+            }
         };
         let closed = join_all(lanes.map(close)).await;
         let others = join_all(self.shared.lanes.iter().map(|lane| lane.ended()));

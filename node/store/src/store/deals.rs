@@ -53,9 +53,9 @@ impl Store {
     /// # Errors
     /// When an index cannot be read.
     pub async fn deal_end(&self, lease: LeaseId) -> Result<Option<u64>, StoreError> {
-        // Never [`StoreError::Offline`]: most news of the chain is of other nodes' deals, and whoever
-        // follows it would get stuck at the first. What this says of a deal on a disk that is
-        // offline is made good later: the chain is asked again before any deal ends.
+        // No error because a disk is offline: most news of the chain is of other nodes' deals, and
+        // whoever follows it would get stuck at the first. What this says of a deal on a disk
+        // that is offline is made good later: the chain is asked again before any deal ends.
         let ends = self.shared.all(|lane| lane.deal_end(lease)).await?;
         Ok(ends.into_iter().flatten().max())
     }

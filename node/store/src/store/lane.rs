@@ -192,7 +192,7 @@ impl Lane {
 
     /// As [`Self::close`], unless the disk does not do anything for too long: then the lane goes
     /// offline, and its next start has to replay more.
-    pub(crate) async fn close_or_give_up(self: &Arc<Self>) -> Result<(), StoreError> {
+    pub(crate) async fn try_close(self: &Arc<Self>) -> Result<(), StoreError> {
         let stuck = async {
             let mut answers = self.counters.answers();
             loop {
