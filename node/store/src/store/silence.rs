@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Pure: which lanes hang, and which were only silent because everything stood still.
+//! Which lanes hang, and which were only silent because everything stood still.
 //!
 //! After a pause of the whole process or machine every lane was silent for long, until its writer
 //! comes by; the first to do so must not condemn the others. So one long silence is a suspicion,
