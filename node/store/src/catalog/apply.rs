@@ -372,22 +372,13 @@ impl<K: Kv> Change<'_, K> {
             return Ok(group);
         }
         let mut group = GroupEntry {
-            commit: self.entry.at,
-            commit_len: 0,
-            placement: self.entry.at,
             epoch: commit.placement.body_unverified().epoch,
             placement_hash: hash_of(&commit.placement),
             page: commit.page,
-            refers: (false, false),
             object_bytes: body.object_bytes,
             stripe_first: commit.stripe_first,
             stripe_count: commit.stripe_count,
-            lease_count: 0,
-            slot_count: 0,
-            slot_bytes: 0,
-            trashed_secs: None,
-            evicted: false,
-            begun,
+            ..GroupEntry::empty(self.entry.at, begun)
         };
         self.anchor(begun)?;
         self.usage.live_groups += 1;

@@ -111,6 +111,30 @@ pub struct GroupEntry {
     pub begun: u32,
 }
 
+impl GroupEntry {
+    /// A live group that has nothing yet, first spoken of by the record at `at`.
+    pub(super) fn empty(at: Position, begun: u32) -> Self {
+        Self {
+            commit: at,
+            commit_len: 0,
+            placement: at,
+            epoch: 0,
+            placement_hash: [0; 32],
+            page: None,
+            refers: (false, false),
+            object_bytes: 0,
+            stripe_first: 0,
+            stripe_count: 0,
+            lease_count: 0,
+            slot_count: 0,
+            slot_bytes: 0,
+            trashed_secs: None,
+            evicted: false,
+            begun,
+        }
+    }
+}
+
 /// A lease. Running seconds are absolute here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseState {

@@ -112,22 +112,11 @@ impl<K: Kv> Change<'_, K> {
         let begun = self.entry.at.segment;
         self.anchor(begun)?;
         let mut group = GroupEntry {
-            commit: self.entry.at,
-            commit_len: 0,
-            placement: self.entry.at,
-            epoch: 0,
-            placement_hash: [0; 32],
             page: part.page,
-            refers: (false, false),
             object_bytes: part.object_bytes,
             stripe_first: part.stripe_first,
             stripe_count: part.stripe_count,
-            lease_count: 0,
-            slot_count: 0,
-            slot_bytes: 0,
-            trashed_secs: None,
-            evicted: false,
-            begun,
+            ..GroupEntry::empty(self.entry.at, begun)
         };
         self.usage.live_groups += 1;
         self.refer(object, &mut group)?;
