@@ -11,6 +11,7 @@
 //! - [`manifest`]: the immutable description of an object; its hash is the object's CID.
 //! - [`placement`], [`node_record`]: the two mutable, signed records.
 //! - [`lease`]: why bytes are kept and until when.
+//! - [`capability`]: a signed grant of a class and of rights.
 //! - [`wire`]: frames of the QUIC protocol.
 //!
 //! This crate is pure: it does no I/O, reads no clock and starts no task. Without the default
@@ -28,6 +29,8 @@ pub mod ids;
 pub mod limits;
 pub mod tree;
 
+#[cfg(feature = "std")]
+pub mod capability;
 #[cfg(feature = "std")]
 pub mod erasure;
 #[cfg(feature = "std")]

@@ -29,6 +29,12 @@ pub const REGION_NAME_BYTES_MAX: usize = 32;
 pub const NODE_ADDRESSES_MAX: usize = 8;
 /// Node records, lease entries or slots in one page of a listing at most.
 pub const LISTING_ENTRIES_MAX: usize = 512;
+/// Shards, or parts of shards, in one batch at most.
+pub const BATCH_PARTS_MAX: usize = 256;
+/// Bytes of bodies in one batch of puts at most.
+pub const BATCH_BYTES_MAX: u64 = SHARD_BYTES_MAX;
+/// Encoded bytes of a signed capability at most.
+pub const CAPABILITY_BYTES_MAX: usize = 1 << 10;
 /// A pin lives this long at most before its owner renews it: 30 days.
 pub const PIN_SECONDS_MAX: u64 = 30 * 24 * 3600;
 /// Chunks that one audit asks for at most.

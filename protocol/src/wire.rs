@@ -31,7 +31,7 @@ pub enum Request {
         network: String,
         /// Program and version, for logs.
         agent: String,
-        /// A signed grant of a higher class; none yet exists, so servers ignore it.
+        /// An encoded [`crate::capability::Capability`] with its signature.
         capability: Option<Bytes>,
     },
     /// Stores one shard under an upload. Body: `len` bytes. Answered by [`Response::Stored`].
@@ -125,6 +125,42 @@ pub enum Request {
         /// What the node checks against the manifest it has.
         span: Box<SpanProof>,
     },
+    /// Reads many shards or parts of shards, at most
+    /// [`crate::limits::BATCH_PARTS_MAX`]. Answered by [`Response::Many`], whose body is the
+    /// answers to each part, one after another, as if each had been asked for alone.
+    GetMany {
+        /// What is wanted, in the order of the answers.
+        parts: Vec<Want>,
+    },
+    /// Stores many shards under one upload, at most [`crate::limits::BATCH_PARTS_MAX`] of at most
+    /// [`crate::limits::BATCH_BYTES_MAX`] together. Body: their bytes, one after another.
+    /// Answered by [`Response::StoredMany`].
+    PutMany {
+        /// The upload they belong to.
+        upload: UploadId,
+        /// Which shards, in the order of their bytes.
+        parts: Vec<Part>,
+    },
+}
+
+/// One thing that is wanted of [`Request::GetMany`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Want {
+    /// Which shard.
+    pub shard: ShardId,
+    /// As in [`Request::GetShard`].
+    pub range: Option<ByteRange>,
+}
+
+/// One shard of [`Request::PutMany`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Its position.
+    pub slot: Slot,
+    /// What its bytes must hash to.
+    pub shard: ShardId,
+    /// How many bytes it has.
+    pub len: u64,
 }
 
 /// A part of a shard: `len` bytes from `offset`.
@@ -201,6 +237,17 @@ pub enum Response {
     Status(NodeStatus),
     /// The holder's word for the chain.
     Receipt(Receipt),
+    /// Body: `parts` times a frame, which is [`Response::Shard`] or [`Response::Error`], and its
+    /// body. An error is of that part alone.
+    Many {
+        /// How many parts were asked for.
+        parts: u32,
+    },
+    /// What became of each part, in order. An error is of that part alone; the others are stored.
+    StoredMany {
+        /// As durable as the node's setting says, or why not.
+        results: Vec<Result<Ack, WireError>>,
+    },
 }
 
 /// A holder's signed word that it keeps what a deal will pay it for.
