@@ -1,63 +1,40 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Who may do what, and how much of it at a time. Decides only; it does no I/O and never waits.
+//! Who may do what, and how much of it at a time.
 //!
-//! - A **client** is a budget: a node on one of the lists has its own, all others share one per
-//!   address prefix, because ids cost nothing and addresses do.
-//! - A request holds one permit of the node and one of its client. A full pool is answered with
-//!   `Busy` and a time to come back, never with silence.
-//! - Rates are token buckets per client: one for requests, one for bytes of bodies, in KiB. Bytes
-//!   are charged as a whole before they move, so a transfer that began is never throttled.
-//! - Buckets that are full again are forgotten by [`Admission::prune`]; pools live as long as
-//!   their connections.
+//! - A client is of the highest **class** that somebody gives it: a list, a capability, the node
+//!   behind. Whom nobody vouches for is a stranger, and shares one budget with its address prefix,
+//!   because ids cost nothing and addresses do; all strangers share one more.
+//! - A request pays its rate, and then waits in its client's line for a **permit**, briefly. A line
+//!   that is full, and a wait that is over, are answered with `Busy` and a time to come back, never
+//!   with silence.
+//! - A body pays its **byte rate** before it moves. What is longer than a burst pays the rest as it
+//!   goes: a transfer that began is slowed, and never cut.
+//! - The memory of bodies in flight is one **budget** of bytes, taken in turns.
+//! - Buckets that are full again are forgotten by [`Admission::prune`].
 
-use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use governor::clock::{Clock, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, NotUntil, Quota, RateLimiter};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
+use supernode_protocol::capability::ClientClass;
 use supernode_protocol::ids::NodeId;
 use supernode_protocol::wire::{ErrorCode, WireError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep};
 
-use crate::config::{ClientLimits, Profile, RelayConfig};
+use crate::config::{Profile, RelayConfig};
+use crate::gate::{ByteClaim, Gate, GateClaim, Key, NoRoom};
+use crate::grants::{Grant, Meter, Meters, Over, Trust, judge};
+use crate::live::Live;
 use crate::metrics::{Counters, Reason, RequestKind};
+use crate::pace::Link;
+use crate::prefix::Prefix;
+use crate::rates::{Rates, TooFast};
+use crate::turns::{Bounds, Rank, Terms, WaitedFor};
+use crate::turnstile::Denied;
 
-const KIB: u64 = 1024;
-
-/// A network that addresses are counted by: /24 in IPv4, /56 in IPv6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Prefix {
-    V4([u8; 3]),
-    V6([u8; 7]),
-}
-
-impl Prefix {
-    pub(crate) fn of(address: IpAddr) -> Self {
-        // On a socket that takes both, IPv4 addresses come dressed as IPv6.
-        match address.to_canonical() {
-            IpAddr::V4(address) => {
-                let [a, b, c, _] = address.octets();
-                Self::V4([a, b, c])
-            }
-            IpAddr::V6(address) => {
-                let [a, b, c, d, e, f, g, ..] = address.octets();
-                Self::V6([a, b, c, d, e, f, g])
-            }
-        }
-    }
-}
-
-/// Whose budget a request is charged to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Budget {
-    Node(NodeId),
-    Prefix(Prefix),
-}
+/// A turn at the budget. Bodies are claimed in pieces of this.
+pub(crate) const CHUNK_BYTES: usize = 1 << 20;
 
 /// A request or connection that was turned away, and what the client is told.
 #[derive(Debug)]
@@ -72,7 +49,7 @@ impl Rejection {
         Self { reason, error }
     }
 
-    fn busy(reason: Reason, message: &str, after: Duration) -> Self {
+    pub(crate) fn busy(reason: Reason, message: &str, after: Duration) -> Self {
         // A wait of no time would be a request to spin.
         // Rounded up: who comes a part of a millisecond early is refused once more.
         let millis = after.as_nanos().div_ceil(1_000_000);
@@ -83,211 +60,360 @@ impl Rejection {
     }
 }
 
-/// Token buckets of one class of clients.
-struct Rates {
-    limits: ClientLimits,
-    requests: DefaultKeyedRateLimiter<Budget>,
-    kibs: DefaultKeyedRateLimiter<Budget>,
-}
-
-impl Rates {
-    fn new(limits: &ClientLimits) -> Self {
-        let kib = |bytes: u64| u32::try_from(bytes / KIB).unwrap_or(u32::MAX);
-        let limiter = |per_second: u32, burst: u32| {
-            let cells = |count: u32| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
-            RateLimiter::keyed(Quota::per_second(cells(per_second)).allow_burst(cells(burst)))
+impl From<Over> for Rejection {
+    fn from(over: Over) -> Self {
+        let reason = match over {
+            Over::Expired => Reason::BadCapability,
+            Over::Spent => Reason::CapabilitySpent,
         };
-        Self {
-            limits: limits.clone(),
-            requests: limiter(limits.requests_per_sec, limits.requests_burst),
-            kibs: limiter(kib(limits.bytes_per_sec), kib(limits.burst_bytes)),
-        }
-    }
-
-    fn prune(&self) {
-        for limiter in [&self.requests, &self.kibs] {
-            limiter.retain_recent();
-            limiter.shrink_to_fit();
-        }
+        Self::new(reason, ErrorCode::Refused, over.to_string())
     }
 }
 
-/// The permits of one budget and the connections that use it.
-struct Pool {
-    permits: Arc<Semaphore>,
-    connections: usize,
+/// Which way a body goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// To the client.
+    Egress,
+    /// From it.
+    Ingress,
 }
 
-/// All budgets of the node.
+/// All limits of the node and what is left of them.
 pub(crate) struct Admission {
-    profile: Profile,
-    writers: BTreeSet<NodeId>,
-    readers: BTreeSet<NodeId>,
-    retry_after: Duration,
-    node_permits: Arc<Semaphore>,
-    known: Rates,
-    strangers: Rates,
-    pools: Mutex<HashMap<Budget, Pool>>,
-    clock: DefaultClock,
+    live: Arc<Live>,
+    rates: RwLock<Arc<Rates>>,
+    permits: Gate,
+    budget: Gate,
+    egress: Link,
+    ingress: Link,
+    meters: Mutex<Meters>,
     counters: Arc<Counters>,
 }
 
 impl Admission {
-    pub(crate) fn new(config: &RelayConfig, counters: Arc<Counters>) -> Arc<Self> {
+    pub(crate) fn new(live: Arc<Live>, counters: Arc<Counters>) -> Arc<Self> {
+        let config = live.get();
+        let (permits, budget) = (permit_bounds(&config), budget_bounds(&config));
         Arc::new(Self {
-            profile: config.profile,
-            writers: config.writers.clone(),
-            readers: config.readers.clone(),
-            retry_after: Duration::from_millis(u64::from(config.retry_after_ms)),
-            node_permits: Arc::new(Semaphore::new(permits(config.requests_max))),
-            known: Rates::new(&config.known),
-            strangers: Rates::new(&config.strangers),
-            pools: Mutex::new(HashMap::new()),
-            clock: DefaultClock::default(),
+            live,
+            rates: RwLock::new(Arc::new(Rates::new(&config))),
+            permits: Gate::new(permits.0, permits.1),
+            budget: Gate::new(budget.0, budget.1),
+            egress: Link::new(config.egress_bytes_per_sec_max),
+            ingress: Link::new(config.ingress_bytes_per_sec_max),
+            meters: Mutex::new(Meters::default()),
             counters,
         })
     }
 
-    /// The client behind a new connection, or why it may not even read.
+    /// Follows settings that have changed.
+    pub(crate) fn reload(&self) {
+        let config = self.live.get();
+        let (permits, budget) = (permit_bounds(&config), budget_bounds(&config));
+        self.permits.set_bounds(permits.0, permits.1);
+        self.budget.set_bounds(budget.0, budget.1);
+        self.egress.set_rate(config.egress_bytes_per_sec_max);
+        self.ingress.set_rate(config.ingress_bytes_per_sec_max);
+        let mut rates = self.rates.write();
+        // New buckets are full ones; who changes something else makes no presents.
+        if !rates.is_of(&config) {
+            *rates = Arc::new(Rates::new(&config));
+        }
+    }
+
+    /// The client behind a new connection, or why it may not even read. `class` is what the node
+    /// behind says of it.
     pub(crate) fn client(
         self: &Arc<Self>,
         node: NodeId,
         address: IpAddr,
+        capability: Option<&[u8]>,
+        class: Option<ClientClass>,
     ) -> Result<Client, Rejection> {
-        let may_write = self.writers.contains(&node);
-        let is_known = may_write || self.readers.contains(&node);
-        if self.profile == Profile::Private && !is_known {
+        let config = self.live.get();
+        let listed = listed_class(&config, node);
+        let grant = capability
+            .map(|encoded| self.grant(&config, node, encoded, unix_seconds()))
+            .transpose()?;
+        let may_read_by_grant = grant.as_ref().is_some_and(|grant| grant.scope.read);
+        if config.profile == Profile::Private && listed.is_none() && !may_read_by_grant {
             let message = "this node serves only clients on its lists";
             return Err(Rejection::new(Reason::NotAllowed, ErrorCode::Refused, message));
         }
-        let budget =
-            if is_known { Budget::Node(node) } else { Budget::Prefix(Prefix::of(address)) };
-        let requests_max = self.rates(&budget).limits.requests_max;
-        let mut pools = self.pools.lock();
-        let pool = pools.entry(budget).or_insert_with(|| Pool {
-            permits: Arc::new(Semaphore::new(permits(requests_max))),
-            connections: 0,
-        });
-        pool.connections += 1;
-        let permits = Arc::clone(&pool.permits);
-        drop(pools);
-        Ok(Client { node, may_write, budget, permits, admission: Arc::clone(self) })
+        let granted = grant.as_ref().map(|grant| grant.class);
+        let class = listed.max(granted).max(class).unwrap_or(ClientClass::Stranger);
+        let key = match class {
+            ClientClass::Stranger => Key::Prefix(Prefix::of(address)),
+            _ => Key::Node(node),
+        };
+        let may_write_by_grant = grant.as_ref().is_some_and(|grant| grant.scope.write);
+        Ok(Client {
+            node,
+            class,
+            key,
+            may_write: config.writers.contains(&node) || may_write_by_grant,
+            meter: grant.map(|grant| grant.meter),
+            admission: Arc::clone(self),
+        })
     }
 
-    fn rates(&self, budget: &Budget) -> &Rates {
-        match budget {
-            Budget::Node(_) => &self.known,
-            Budget::Prefix(_) => &self.strangers,
-        }
+    fn grant(
+        &self,
+        config: &RelayConfig,
+        node: NodeId,
+        encoded: &[u8],
+        now: u64,
+    ) -> Result<Grant, Rejection> {
+        let trust = |issuer: NodeId| {
+            if config.issuers.contains(&issuer) {
+                return Some(Trust::Issuer);
+            }
+            let is_writer = config.writers.contains(&issuer);
+            listed_class(config, issuer).filter(|_| is_writer).map(Trust::Writer)
+        };
+        let judged = judge(encoded, node, &config.network, now, trust).map_err(|error| {
+            Rejection::new(Reason::BadCapability, ErrorCode::Refused, error.to_string())
+        })?;
+        let meters_max = usize::try_from(config.capabilities_max).unwrap_or(usize::MAX);
+        self.meters.lock().open(&judged, now, meters_max).ok_or_else(|| {
+            let message = "this node counts as many capabilities as it can";
+            Rejection::busy(Reason::Capabilities, message, config.retry_after())
+        })
     }
 
-    /// Forgets the buckets of clients that have been away long enough.
+    /// Forgets the buckets of clients that have been away long enough, and what has ended.
     pub(crate) fn prune(&self) {
-        self.known.prune();
-        self.strangers.prune();
+        self.rates().prune();
+        self.meters.lock().prune(unix_seconds());
+    }
+
+    /// Permits that are held.
+    pub(crate) fn requests_inflight(&self) -> u64 {
+        self.permits.held()
     }
 
     /// Permits of the whole node that are free.
-    pub(crate) fn permits_free(&self) -> usize {
-        self.node_permits.available_permits()
+    pub(crate) fn permits_free(&self) -> u64 {
+        self.permits.free()
     }
 
-    fn wait_for(&self, verdict: &NotUntil<governor::clock::QuantaInstant>) -> Duration {
-        verdict.wait_time_from(self.clock.now())
+    /// Requests that wait for a permit.
+    pub(crate) fn requests_waiting(&self) -> usize {
+        self.permits.waiting()
+    }
+
+    /// Bytes of bodies in memory.
+    pub(crate) fn body_bytes_in_flight(&self) -> u64 {
+        self.budget.held()
+    }
+
+    /// Transfers that wait for memory.
+    pub(crate) fn budget_waiting(&self) -> usize {
+        self.budget.waiting()
+    }
+
+    /// Transfers that wait for the node's own rate.
+    pub(crate) fn link_waiting(&self) -> usize {
+        self.egress.waiting() + self.ingress.waiting()
+    }
+
+    /// Capabilities whose bytes are counted.
+    pub(crate) fn capabilities(&self) -> usize {
+        self.meters.lock().len()
+    }
+
+    fn rates(&self) -> Arc<Rates> {
+        Arc::clone(&self.rates.read())
     }
 }
 
-fn permits(count: u32) -> usize {
-    usize::try_from(count).map_or(Semaphore::MAX_PERMITS, |count| count.min(Semaphore::MAX_PERMITS))
+/// The highest class that a list gives.
+fn listed_class(config: &RelayConfig, node: NodeId) -> Option<ClientClass> {
+    let members = &config.members;
+    [
+        (&members.operator, ClientClass::Operator),
+        (&members.gateway, ClientClass::Gateway),
+        (&config.writers, ClientClass::Gateway),
+        (&members.relay, ClientClass::Relay),
+        (&members.repair, ClientClass::Repair),
+    ]
+    .into_iter()
+    .find_map(|(list, class)| list.contains(&node).then_some(class))
+}
+
+/// Of requests: for all clients, and for all strangers.
+fn permit_bounds(config: &RelayConfig) -> (Bounds, Bounds) {
+    let bounds = |requests_max: u32, queue_max: u32| Bounds {
+        capacity: u64::from(requests_max),
+        quantum: 1,
+        waiters_max: usize::try_from(queue_max).unwrap_or(usize::MAX),
+    };
+    let strangers = &config.all_strangers;
+    let all = bounds(config.requests_max, config.queue_total_max);
+    (all, bounds(strangers.requests_max, strangers.queue_max))
+}
+
+/// Of bytes, as above. A request waits for one piece at a time, so that permits bound the lines.
+fn budget_bounds(config: &RelayConfig) -> (Bounds, Bounds) {
+    let bounds =
+        |capacity| Bounds { capacity, quantum: CHUNK_BYTES as u64, waiters_max: usize::MAX };
+    (bounds(config.body_bytes_in_flight_max), bounds(config.all_strangers.in_flight_bytes_max))
+}
+
+/// Seconds since the Unix epoch; a clock before it makes nothing valid for longer.
+fn unix_seconds() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(u64::MAX, |since| since.as_secs())
 }
 
 /// An authenticated client, one per connection.
 pub(crate) struct Client {
     pub(crate) node: NodeId,
+    class: ClientClass,
+    key: Key,
     may_write: bool,
-    budget: Budget,
-    permits: Arc<Semaphore>,
+    meter: Option<Arc<Meter>>,
     admission: Arc<Admission>,
 }
 
 impl Client {
-    /// A permit for one request, or why there is none.
-    pub(crate) fn admit(&self, kind: RequestKind) -> Result<Permit, Rejection> {
+    /// A permit for one request, in turn, or why there is none.
+    pub(crate) async fn admit(&self, kind: RequestKind) -> Result<Permit, Rejection> {
         if kind.is_write() && !self.may_write {
             let message = "this node takes writes from its own list of writers only";
             return Err(Rejection::new(Reason::NotAllowed, ErrorCode::Refused, message));
         }
+        if let Some(meter) = &self.meter {
+            meter.check(unix_seconds())?;
+        }
         let admission = &self.admission;
-        admission.rates(&self.budget).requests.check_key(&self.budget).map_err(|verdict| {
-            let message = "too many requests a second";
-            Rejection::busy(Reason::RequestRate, message, admission.wait_for(&verdict))
+        admission.rates().request(self.class, self.key).map_err(|TooFast(wait)| {
+            Rejection::busy(Reason::RequestRate, "too many requests a second", wait)
         })?;
-        let of_client = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| {
-            let message = "this client has too many requests under way";
-            Rejection::busy(Reason::ClientBusy, message, admission.retry_after)
-        })?;
-        let of_node = Arc::clone(&admission.node_permits).try_acquire_owned().map_err(|_| {
-            let message = "this node has too many requests under way";
-            Rejection::busy(Reason::NodeBusy, message, admission.retry_after)
-        })?;
-        admission.counters.requests_inflight.fetch_add(1, Relaxed);
-        admission.counters.admitted(kind);
-        Ok(Permit {
-            counters: Arc::clone(&admission.counters),
-            _of_client: of_client,
-            _of_node: of_node,
-        })
+        let config = admission.live.get();
+        let limits = config.class.of(self.class);
+        let terms = Terms {
+            rank: self.rank(),
+            held_max: u64::from(limits.requests_max),
+            waiters_max: usize::try_from(limits.queue_max).unwrap_or(usize::MAX),
+        };
+        let until = Instant::now() + config.queue_wait();
+        let claim =
+            admission.permits.claim(self.key, terms, 1, until).await.map_err(|no_room| {
+                let (reason, message) = no_permit(no_room);
+                Rejection::busy(reason, message, config.retry_after())
+            })?;
+        admission.counters.admitted(kind, self.class);
+        Ok(Permit { _claim: claim })
     }
 
     /// Requests this client may have under way, on all its connections.
     pub(crate) fn requests_max(&self) -> u32 {
-        self.admission.rates(&self.budget).limits.requests_max
+        self.admission.live.get().class.of(self.class).requests_max
     }
 
-    /// Charges the bytes of a body before they move.
+    /// Charges a body before it moves: the whole of it, or its first burst, after which a [`Toll`]
+    /// goes on.
     pub(crate) fn charge(&self, bytes: u64) -> Result<(), Rejection> {
-        let rates = self.admission.rates(&self.budget);
-        let burst_kib = rates.limits.burst_bytes / KIB;
-        let kib = u32::try_from(bytes.div_ceil(KIB).min(burst_kib)).unwrap_or(u32::MAX);
-        let Some(cells) = NonZeroU32::new(kib) else { return Ok(()) };
-        match rates.kibs.check_key_n(&self.budget, cells) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(verdict)) => {
-                let wait = self.admission.wait_for(&verdict);
-                Err(Rejection::busy(Reason::ByteRate, "too many bytes a second", wait))
-            }
-            Err(_) => Err(Rejection::new(
-                Reason::ByteRate,
-                ErrorCode::Internal,
-                "the node's burst_bytes is below one request",
-            )),
+        let rates = self.admission.rates();
+        let piece = bytes.min(rates.piece_bytes_max(self.class, self.key));
+        rates.bytes(self.class, self.key, piece).map_err(|TooFast(wait)| {
+            Rejection::busy(Reason::ByteRate, "too many bytes a second", wait)
+        })?;
+        if let Some(meter) = &self.meter {
+            meter.take(bytes, unix_seconds())?;
+        }
+        Ok(())
+    }
+
+    /// How a body that was [charged](Self::charge) moves on.
+    pub(crate) fn toll(&self, direction: Direction, bytes: u64) -> Toll<'_> {
+        let paid_bytes = bytes.min(self.admission.rates().piece_bytes_max(self.class, self.key));
+        Toll { client: self, direction, paid_bytes, unpaid_bytes: bytes - paid_bytes }
+    }
+
+    /// Memory for bytes of a body, at most one [`CHUNK_BYTES`] if it is sent; in turn.
+    pub(crate) async fn claim(&self, bytes: u64, wait: Duration) -> Result<ByteClaim, Rejection> {
+        let config = self.admission.live.get();
+        let held_max = config.class.of(self.class).in_flight_bytes_max;
+        let terms = Terms { rank: self.rank(), held_max, waiters_max: usize::MAX };
+        let until = Instant::now() + wait;
+        let claim = self.admission.budget.claim(self.key, terms, bytes, until).await;
+        claim.map(ByteClaim).map_err(|_| {
+            let message = "this node has too many bytes in flight";
+            Rejection::busy(Reason::Budget, message, config.retry_after())
+        })
+    }
+
+    fn rank(&self) -> Rank {
+        match self.class {
+            ClientClass::Repair => Rank::Repair,
+            _ => Rank::Foreground,
         }
     }
 }
 
-impl Drop for Client {
-    fn drop(&mut self) {
-        let mut pools = self.admission.pools.lock();
-        if let Some(pool) = pools.get_mut(&self.budget) {
-            pool.connections -= 1;
-            if pool.connections == 0 {
-                pools.remove(&self.budget);
+fn no_permit(no_room: NoRoom) -> (Reason, &'static str) {
+    match no_room {
+        NoRoom::AmongStrangers(Denied::ClientFull | Denied::TimedOut(WaitedFor::Client))
+        | NoRoom::AmongAll(Denied::ClientFull | Denied::TimedOut(WaitedFor::Client)) => {
+            (Reason::ClientBusy, "this client has too many requests under way")
+        }
+        NoRoom::AmongStrangers(_) => {
+            (Reason::StrangersBusy, "strangers have too many requests under way here")
+        }
+        NoRoom::AmongAll(Denied::Full) => {
+            (Reason::QueueFull, "too many requests wait for this node")
+        }
+        NoRoom::AmongAll(Denied::TimedOut(WaitedFor::Room)) => {
+            (Reason::NodeBusy, "this node has too many requests under way")
+        }
+    }
+}
+
+/// What a body pays on its way.
+pub(crate) struct Toll<'a> {
+    client: &'a Client,
+    direction: Direction,
+    /// Bytes that were charged and have not moved.
+    paid_bytes: u64,
+    /// Bytes of the body that were not.
+    unpaid_bytes: u64,
+}
+
+impl Toll<'_> {
+    /// Returns when the next `bytes` may move, and counts them.
+    pub(crate) async fn pay(&mut self, bytes: u64) {
+        let begun = Instant::now();
+        let Self { client, direction, .. } = *self;
+        let admission = &client.admission;
+        while self.paid_bytes < bytes && self.unpaid_bytes > 0 {
+            let rates = admission.rates();
+            let piece = self.unpaid_bytes.min(rates.piece_bytes_max(client.class, client.key));
+            match rates.bytes(client.class, client.key, piece) {
+                Ok(()) => {
+                    self.paid_bytes += piece;
+                    self.unpaid_bytes -= piece;
+                }
+                Err(TooFast(wait)) => sleep(wait).await,
             }
         }
+        self.paid_bytes = self.paid_bytes.saturating_sub(bytes);
+        let link = match direction {
+            Direction::Egress => &admission.egress,
+            Direction::Ingress => &admission.ingress,
+        };
+        let terms = Terms { rank: client.rank(), held_max: u64::MAX, waiters_max: usize::MAX };
+        link.pass(client.key, terms, bytes).await;
+        admission.counters.paced(begun.elapsed());
+        admission.counters.moved(direction, client.class, bytes);
     }
 }
 
 /// The right to work on one request. Dropping it gives the right back.
 pub(crate) struct Permit {
-    counters: Arc<Counters>,
-    _of_client: OwnedSemaphorePermit,
-    _of_node: OwnedSemaphorePermit,
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.counters.requests_inflight.fetch_sub(1, Relaxed);
-    }
+    _claim: GateClaim,
 }
 
 #[cfg(test)]

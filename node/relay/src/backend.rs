@@ -10,6 +10,7 @@
 use std::future::Future;
 
 use bytes::Bytes;
+use supernode_protocol::capability::ClientClass;
 use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot, UploadId};
 use supernode_protocol::lease::{Commit, Expiry};
 use supernode_protocol::node_record::NodeRecord;
@@ -76,6 +77,10 @@ pub trait ShardSink: Send + 'static {
 pub trait Backend: Send + Sync + 'static {
     /// Takes a shard's bytes.
     type Sink: ShardSink;
+
+    /// What this node knows a client to be, such as a registered node that repairs, besides lists
+    /// and capabilities. An id alone proves nothing: it costs nothing. Asked once a connection.
+    fn class_of(&self, caller: NodeId) -> Option<ClientClass>;
 
     /// Makes room for a shard of `len` bytes, which is within the limits. May wait for a buffer.
     fn begin_put(

@@ -29,9 +29,9 @@ pub(crate) async fn serve<B: Backend>(
     mut entry: Entry,
 ) {
     let address = incoming.remote_address();
-    let hello_by = Instant::now() + shared.config.hello_timeout();
+    let hello_by = Instant::now() + shared.live.get().hello_timeout();
     let Some((connection, node)) = handshake(&shared, incoming, hello_by).await else { return };
-    let greeting = timeout_at(hello_by, greet(&shared, &connection, node, address)).await;
+    let greeting = timeout_at(hello_by, greet(&shared, &connection, &mut entry, node)).await;
     let client = match greeting {
         Ok(Some(client)) => Arc::new(client),
         Ok(None) => return connection.close(CloseCode::Refused.to_varint(), b"refused"),
@@ -87,14 +87,17 @@ async fn handshake<B: Backend>(
 async fn greet<B: Backend>(
     shared: &Shared<B>,
     connection: &Connection,
+    entry: &mut Entry,
     node: NodeId,
-    address: SocketAddr,
 ) -> Option<Client> {
+    let address = connection.remote_address();
     loop {
         let (mut send, mut recv) = connection.accept_bi().await.ok()?;
         let rejection = match read_frame::<Request>(&mut recv).await {
-            Ok(Request::Hello { network, agent, .. }) => {
-                match judge(shared, node, address, &network) {
+            Ok(Request::Hello { network, agent, capability }) => {
+                let shown =
+                    Shown { node, address, network: &network, capability: capability.as_deref() };
+                match judge(shared, entry, &shown) {
                     Ok(client) => {
                         let agent: String = agent.chars().take(AGENT_CHARS_MAX).collect();
                         tracing::debug!(%address, %node, agent, "client connected");
@@ -123,20 +126,33 @@ async fn greet<B: Backend>(
     }
 }
 
-fn judge<B: Backend>(
-    shared: &Shared<B>,
+/// What a client says of itself, and what its packets say.
+struct Shown<'a> {
     node: NodeId,
     address: SocketAddr,
-    network: &str,
+    network: &'a str,
+    capability: Option<&'a [u8]>,
+}
+
+fn judge<B: Backend>(
+    shared: &Shared<B>,
+    entry: &mut Entry,
+    shown: &Shown<'_>,
 ) -> Result<Client, Rejection> {
+    let config = shared.live.get();
     if shared.stopping.is_cancelled() {
         return Err(request::stopping());
     }
-    if network != shared.config.network {
-        let message = format!("this node serves network {:?}", shared.config.network);
+    if shown.network != config.network {
+        let message = format!("this node serves network {:?}", config.network);
         return Err(Rejection::new(Reason::WrongNetwork, ErrorCode::WrongNetwork, message));
     }
-    shared.admission.client(node, address.ip())
+    if !entry.identify(shown.node) {
+        let message = "this client has too many connections to this node";
+        return Err(Rejection::busy(Reason::ClientConnections, message, config.retry_after()));
+    }
+    let class = shared.backend.class_of(shown.node);
+    shared.admission.client(shown.node, shown.address.ip(), shown.capability, class)
 }
 
 async fn welcome<B: Backend>(
@@ -144,10 +160,11 @@ async fn welcome<B: Backend>(
     client: &Client,
     mut send: SendStream,
 ) -> Option<()> {
+    let config = shared.live.get();
     let response = Response::Welcome {
         node: Box::new(shared.backend.node_record()),
-        agent: shared.config.agent.clone(),
-        streams_max: shared.config.streams_per_connection_max.min(client.requests_max()),
+        agent: config.agent.clone(),
+        streams_max: config.streams_per_connection_max.min(client.requests_max()),
     };
     send.write_chunk(request::encode(&response)).await.ok()?;
     send.finish().ok()

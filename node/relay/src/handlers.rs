@@ -2,8 +2,6 @@
 //! What each kind of request does, between the wire and the backend. Lengths are judged before
 //! anything is made ready for them, and an answer is made only from complete requests.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use bytes::{Bytes, BytesMut};
 use quinn::RecvStream;
 use supernode_protocol::ids::{Cid, ShardId};
@@ -15,14 +13,12 @@ use supernode_protocol::wire::{
 };
 use supernode_tls::frames::at_end;
 
-use crate::admission::{Client, Rejection};
+use crate::admission::{Client, Direction, Rejection};
 use crate::backend::{Backend, ShardPlace, ShardSink};
 use crate::metrics::Reason;
-use crate::request::{Answer, Fault, bad_request};
+use crate::pace::{Pace, STEP_BYTES};
+use crate::request::{Answer, Fault, bad_request, in_time};
 use crate::server::Shared;
-
-/// Bytes taken from a stream at a time.
-const STEP_BYTES: usize = 256 << 10;
 
 /// Acts on an admitted request.
 pub(crate) async fn handle<B: Backend>(
@@ -40,7 +36,7 @@ pub(crate) async fn handle<B: Backend>(
         }
         Request::PutBlock { upload, cid, len } => {
             let bytes = receive_block(shared, client, cid, len, recv).await?;
-            let ack = backend.put_block(caller, upload, cid, bytes).await?;
+            let ack = in_time(shared, backend.put_block(caller, upload, cid, bytes)).await?;
             return Ok(Response::Stored(ack).into());
         }
         _ => {}
@@ -50,6 +46,9 @@ pub(crate) async fn handle<B: Backend>(
         Request::Hello { .. } => return Err(bad_request("this connection has said hello before")),
         Request::PutShard { .. } | Request::PutBlock { .. } => {
             return Err(bad_request("a body was due"));
+        }
+        Request::GetMany { .. } | Request::PutMany { .. } => {
+            return Err(bad_request("this node takes no batches"));
         }
         Request::Commit(commit) => {
             let (ack, slot_count) = backend.commit(caller, *commit).await?;
@@ -100,9 +99,10 @@ async fn put_shard<B: Backend>(
 ) -> Result<Answer, Fault> {
     check_len("shard", len, SHARD_BYTES_MAX)?;
     client.charge(len)?;
-    let mut sink = shared.backend.begin_put(client.node, len).await?;
-    receive(shared, recv, len, |bytes| sink.write(bytes)).await?;
-    let ack: Ack = sink.finish(place).await?;
+    let _memory = client.claim(len, shared.live.get().queue_wait()).await?;
+    let mut sink = in_time(shared, shared.backend.begin_put(client.node, len)).await?;
+    receive(shared, client, recv, len, |bytes| sink.write(bytes)).await?;
+    let ack: Ack = in_time(shared, sink.finish(place)).await?;
     Ok(Response::Stored(ack).into())
 }
 
@@ -115,8 +115,9 @@ async fn receive_block<B: Backend>(
 ) -> Result<Bytes, Fault> {
     check_len("manifest block", len, ROOT_BLOCK_BYTES_MAX as u64)?;
     client.charge(len)?;
+    let _memory = client.claim(len, shared.live.get().queue_wait()).await?;
     let mut block = BytesMut::new();
-    receive(shared, recv, len, |bytes| {
+    receive(shared, client, recv, len, |bytes| {
         block.extend_from_slice(bytes);
         Ok(())
     })
@@ -130,27 +131,47 @@ async fn receive_block<B: Backend>(
 /// Hands out exactly `len` bytes of body as they come, and then demands the end of the stream.
 async fn receive<B: Backend>(
     shared: &Shared<B>,
+    client: &Client,
     recv: &mut RecvStream,
     len: u64,
     mut take: impl FnMut(&[u8]) -> Result<(), WireError>,
 ) -> Result<(), Fault> {
+    let pace = Pace::of(&shared.live.get());
+    let mut toll = client.toll(Direction::Ingress, len);
     let mut missing = len;
     while missing > 0 {
-        let step = usize::try_from(missing).map_or(STEP_BYTES, |missing| missing.min(STEP_BYTES));
-        let chunk = recv.read_chunk(step, true).await.map_err(|_| Fault::Gone)?;
-        let Some(chunk) = chunk else {
-            return Err(mismatch(format!("the body ended {missing} bytes early")));
-        };
-        take(&chunk.bytes)?;
-        let arrived = chunk.bytes.len() as u64;
-        shared.counters.body_bytes_received.fetch_add(arrived, Relaxed);
-        missing -= arrived;
+        let step = missing.min(STEP_BYTES as u64);
+        toll.pay(step).await;
+        let work = receive_step(recv, step, missing, &mut take);
+        pace.keep(step, work).await??;
+        missing -= step;
     }
-    if at_end(recv).await.map_err(|_| Fault::Gone)? {
+    if pace.keep(0, at_end(recv)).await?.map_err(|_| Fault::Gone)? {
         Ok(())
     } else {
         Err(mismatch(format!("the body is longer than the {len} bytes announced")))
     }
+}
+
+/// Hands out the next `step` bytes of the `missing` ones.
+async fn receive_step(
+    recv: &mut RecvStream,
+    step: u64,
+    missing: u64,
+    take: &mut impl FnMut(&[u8]) -> Result<(), WireError>,
+) -> Result<(), Fault> {
+    let mut arrived = 0;
+    while arrived < step {
+        let left = usize::try_from(step - arrived).unwrap_or(STEP_BYTES);
+        let chunk = recv.read_chunk(left, true).await.map_err(|_| Fault::Gone)?;
+        let Some(chunk) = chunk else {
+            let early = missing - arrived;
+            return Err(mismatch(format!("the body ended {early} bytes early")));
+        };
+        take(&chunk.bytes)?;
+        arrived += chunk.bytes.len() as u64;
+    }
+    Ok(())
 }
 
 async fn whole_shard<B: Backend>(

@@ -3,9 +3,9 @@
 //!
 //! - [`Relay`] owns the QUIC endpoint. It admits connections by address, authenticates them by
 //!   the node key in their certificate, and answers the requests of `supernode_protocol::wire`.
-//! - Admission owns the permit pools and rate limiters: one budget per known client, one per
-//!   address prefix for all others. A limit that is reached is answered with `Busy` and a time to
-//!   come back.
+//! - Admission owns permits, rates and the memory of bodies in flight, by classes of clients: one
+//!   budget for each client that somebody vouches for, one per address prefix for all others.
+//!   Clients take turns; a limit that is reached is answered with `Busy` and a time to come back.
 //! - [`Backend`] is what the node behind it must do; the binary implements it. Bytes of shards
 //!   pass through without being copied: from the backend's buffer into the transport, and from
 //!   the transport into the backend's buffer.
@@ -18,14 +18,22 @@ mod backend;
 mod config;
 mod connection;
 mod doors;
+mod gate;
+mod grants;
 mod handlers;
+mod live;
 mod metrics;
+mod pace;
+mod prefix;
+mod rates;
 mod request;
 mod server;
+mod turns;
+mod turnstile;
 
 pub use supernode_tls::transport::{SettingError, Transport};
 
 pub use self::backend::{Backend, GroupRead, RangeRead, ShardPlace, ShardSink};
-pub use self::config::{ClientLimits, Profile, RelayConfig};
+pub use self::config::{Classes, ClientLimits, Members, Profile, RelayConfig};
 pub use self::metrics::{Histogram, RETRIEVAL_BOUNDS_SECONDS, Reason, RelayMetrics, RequestKind};
 pub use self::server::{Relay, RelayError};

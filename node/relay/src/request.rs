@@ -2,25 +2,27 @@
 //! One request: read, admit, act, answer.
 //!
 //! - Nothing is done before the frame is whole and the request admitted.
-//! - Work stops the moment the client gives up on the stream, and at the deadline.
+//! - Work stops the moment the client gives up on the stream, and at the deadline. Bodies have no
+//!   deadline: they must go on, in either direction, or the stream is cut.
 //! - The permit is given back before the stream ends, so that a client which waits for the end
 //!   and asks again always finds it free.
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
-use quinn::{RecvStream, SendStream};
+use quinn::{RecvStream, SendStream, WriteError};
 use supernode_protocol::wire::{ErrorCode, Request, Response, WireError, encode_frame};
 use supernode_tls::codes::CloseCode;
 use supernode_tls::frames::{FrameReadError, read_frame};
 use tokio::time::{Instant, timeout};
 
-use crate::admission::{Client, Permit, Rejection};
+use crate::admission::{CHUNK_BYTES, Client, Direction, Permit, Rejection};
 use crate::backend::Backend;
+use crate::gate::ByteClaim;
 use crate::handlers;
 use crate::metrics::{Reason, RequestKind};
+use crate::pace::{Pace, STEP_BYTES, TooSlow};
 use crate::server::Shared;
 
 /// An answer and the bytes that follow its frame.
@@ -43,6 +45,14 @@ pub(crate) enum Fault {
     Backend(WireError),
     /// The client is gone; there is nobody to answer.
     Gone,
+    /// The client does not keep up; it is cut.
+    TooSlow,
+}
+
+impl From<TooSlow> for Fault {
+    fn from(_: TooSlow) -> Self {
+        Self::TooSlow
+    }
 }
 
 impl From<Rejection> for Fault {
@@ -83,51 +93,82 @@ pub(crate) async fn serve<B: Backend>(
     mut send: SendStream,
     mut recv: RecvStream,
 ) {
-    let frame = timeout(shared.config.frame_timeout(), read_frame::<Request>(&mut recv)).await;
+    match answer(&shared, &client, &mut send, &mut recv).await {
+        Ok(sent_bytes) => {
+            let _ = send.finish();
+            // Stopping the node waits for this, so that no answer is lost with its connection.
+            let pace = Pace::of(&shared.live.get());
+            if pace.keep(sent_bytes, send.stopped()).await.is_err() {
+                shared.counters.rejected(Reason::TooSlow);
+                let _ = send.reset(CloseCode::Deadline.to_varint());
+            }
+        }
+        Err(Fault::TooSlow) => {
+            shared.counters.rejected(Reason::TooSlow);
+            cut(&mut send, &mut recv, CloseCode::Deadline);
+        }
+        Err(_) => cut(&mut send, &mut recv, CloseCode::Cancelled),
+    }
+}
+
+/// Reads, admits, acts and answers; returns how many bytes of body went out. The permit is back
+/// when it returns.
+async fn answer<B: Backend>(
+    shared: &Shared<B>,
+    client: &Client,
+    send: &mut SendStream,
+    recv: &mut RecvStream,
+) -> Result<u64, Fault> {
+    let frame = timeout(shared.live.get().frame_timeout(), read_frame::<Request>(recv)).await;
     let received = Instant::now();
-    let request = match frame {
-        Ok(Ok(request)) => Ok(request),
+    let mut permit = None;
+    let mut is_read = false;
+    let outcome = match frame {
+        Ok(Ok(request)) => {
+            is_read = matches!(request, Request::GetShard { .. });
+            let work = async {
+                permit = Some(admit(shared, client, &request).await?);
+                run(shared, client, request, recv).await
+            };
+            while_wanted(send, work).await
+        }
         Ok(Err(FrameReadError::Read(_))) => Err(Fault::Gone),
         Ok(Err(error)) => Err(bad_request(error.to_string())),
-        Err(_) => Err(too_slow("the request's frame did not arrive in time")),
+        Err(_) => Err(too_late("the request's frame did not arrive in time")),
     };
-    let mut permit = None;
-    let is_read = matches!(request, Ok(Request::GetShard { .. }));
-    let outcome = match request {
-        Ok(request) => match admit(&shared, &client, &request) {
-            Ok(admitted) => {
-                permit = Some(admitted);
-                while_wanted(&send, run(&shared, &client, request, &mut recv)).await
-            }
-            Err(rejection) => Err(rejection.into()),
-        },
+    // Memory is claimed while the answer can still be another one.
+    let outcome = match outcome {
+        Ok(answer) => claim_first(shared, client, &answer).await.map(|claim| (answer, claim)),
         Err(fault) => Err(fault),
     };
-    let answer = match outcome {
-        Ok(answer) => answer,
-        Err(Fault::Gone) => return cut(&mut send, &mut recv, CloseCode::Cancelled),
-        Err(Fault::Rejected(Rejection { reason, error })) => {
-            shared.counters.rejected(reason);
-            Response::Error(error).into()
-        }
-        Err(Fault::Backend(error)) => Response::Error(error).into(),
+    let (answer, first) = match outcome {
+        Ok(answered) => answered,
+        Err(fault) => (Response::Error(told(shared, fault)?).into(), None),
     };
     // Whatever of the body was not read is not wanted.
     let _ = recv.stop(CloseCode::Refused.to_varint());
     let is_error = matches!(answer.response, Response::Error(_));
-    if !deliver(&shared, answer, &mut send).await {
-        return cut(&mut send, &mut recv, CloseCode::Deadline);
-    }
+    let sent_bytes = deliver(shared, client, answer, first, send).await?;
     if is_read && !is_error {
         shared.counters.retrieved(received.elapsed());
     }
     drop::<Option<Permit>>(permit);
-    let _ = send.finish();
-    // Stopping the node waits for this, so that no answer is lost with its connection.
-    let _ = timeout(shared.config.request_timeout(0), send.stopped()).await;
+    Ok(sent_bytes)
 }
 
-fn admit<B: Backend>(
+/// What a fault is told as, if there is anybody to tell.
+fn told<B>(shared: &Shared<B>, fault: Fault) -> Result<WireError, Fault> {
+    match fault {
+        Fault::Rejected(Rejection { reason, error }) => {
+            shared.counters.rejected(reason);
+            Ok(error)
+        }
+        Fault::Backend(error) => Ok(error),
+        Fault::Gone | Fault::TooSlow => Err(fault),
+    }
+}
+
+async fn admit<B: Backend>(
     shared: &Shared<B>,
     client: &Client,
     request: &Request,
@@ -135,7 +176,7 @@ fn admit<B: Backend>(
     if shared.stopping.is_cancelled() {
         return Err(stopping());
     }
-    client.admit(RequestKind::of(request))
+    client.admit(RequestKind::of(request)).await
 }
 
 /// Drops `work` when the client no longer reads this stream, or is gone.
@@ -155,34 +196,75 @@ async fn run<B: Backend>(
     request: Request,
     recv: &mut RecvStream,
 ) -> Result<Answer, Fault> {
-    let body_len = match &request {
-        Request::PutShard { len, .. } | Request::PutBlock { len, .. } => *len,
-        _ => 0,
-    };
-    let limit = shared.config.request_timeout(body_len);
-    timeout(limit, handlers::handle(shared, client, request, recv))
-        .await
-        .unwrap_or_else(|_| Err(too_slow("the request took too long")))
+    match request {
+        // Their bodies take as long as they need; what is behind them has the deadline.
+        Request::PutShard { .. } | Request::PutBlock { .. } => {
+            handlers::handle(shared, client, request, recv).await
+        }
+        _ => in_time(shared, handlers::handle(shared, client, request, recv)).await,
+    }
 }
 
-/// Writes an answer; false when the client is too slow or gone.
-async fn deliver<B: Backend>(shared: &Shared<B>, answer: Answer, send: &mut SendStream) -> bool {
-    let Answer { response, body: [first, second] } = answer;
-    let body_len = (first.len() + second.len()) as u64;
-    // The transport takes the buffers as they are; nothing is copied here.
-    let mut pieces = [encode(&response), first, second];
-    let limit = shared.config.request_timeout(body_len);
-    match timeout(limit, send.write_all_chunks(&mut pieces)).await {
-        Ok(Ok(())) => {
-            shared.counters.body_bytes_sent.fetch_add(body_len, Relaxed);
-            true
-        }
-        Ok(Err(_)) => false,
-        Err(_) => {
-            shared.counters.rejected(Reason::Deadline);
-            false
+/// Waits for work of the node itself, as long as a request may take.
+pub(crate) async fn in_time<B, T, E: Into<Fault>>(
+    shared: &Shared<B>,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, Fault> {
+    let limit = shared.live.get().request_timeout();
+    match timeout(limit, work).await {
+        Ok(outcome) => outcome.map_err(Into::into),
+        Err(_) => Err(too_late("the request took too long")),
+    }
+}
+
+/// Memory for the first piece of an answer's body.
+async fn claim_first<B>(
+    shared: &Shared<B>,
+    client: &Client,
+    answer: &Answer,
+) -> Result<Option<ByteClaim>, Fault> {
+    let Some(first) = answer.body.iter().find(|part| !part.is_empty()) else { return Ok(None) };
+    let bytes = first.len().min(CHUNK_BYTES) as u64;
+    Ok(Some(client.claim(bytes, shared.live.get().queue_wait()).await?))
+}
+
+/// Writes an answer, piece by piece as memory, rates and the client allow; returns the length of
+/// its body.
+async fn deliver<B>(
+    shared: &Shared<B>,
+    client: &Client,
+    answer: Answer,
+    mut first: Option<ByteClaim>,
+    send: &mut SendStream,
+) -> Result<u64, Fault> {
+    let Answer { response, body } = answer;
+    let config = shared.live.get();
+    let pace = Pace::of(&config);
+    let body_bytes = body.iter().map(|part| part.len() as u64).sum();
+    let mut toll = client.toll(Direction::Egress, body_bytes);
+    written(pace.keep(0, send.write_chunk(encode(&response))).await)?;
+    for mut part in body {
+        while !part.is_empty() {
+            let chunk = part.split_to(part.len().min(CHUNK_BYTES));
+            let claim = match first.take() {
+                Some(claim) => claim,
+                None => client.claim(chunk.len() as u64, config.request_timeout()).await?,
+            };
+            // The transport takes the buffers as they are; nothing is copied here.
+            let mut chunk = claim.wrap(chunk);
+            while !chunk.is_empty() {
+                let step = chunk.split_to(chunk.len().min(STEP_BYTES));
+                let step_bytes = step.len() as u64;
+                toll.pay(step_bytes).await;
+                written(pace.keep(step_bytes, send.write_chunk(step)).await)?;
+            }
         }
     }
+    Ok(body_bytes)
+}
+
+fn written(outcome: Result<Result<(), WriteError>, TooSlow>) -> Result<(), Fault> {
+    outcome?.map_err(|_| Fault::Gone)
 }
 
 fn cut(send: &mut SendStream, recv: &mut RecvStream, code: CloseCode) {
@@ -195,6 +277,6 @@ pub(crate) fn bad_request(message: impl Into<String>) -> Fault {
     Rejection::new(Reason::BadRequest, ErrorCode::BadRequest, message).into()
 }
 
-fn too_slow(message: &str) -> Fault {
+fn too_late(message: &str) -> Fault {
     Rejection::new(Reason::Deadline, ErrorCode::Unavailable, message).into()
 }

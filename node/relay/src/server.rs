@@ -9,6 +9,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use libp2p_identity::Keypair;
@@ -25,6 +26,7 @@ use crate::backend::Backend;
 use crate::config::RelayConfig;
 use crate::connection;
 use crate::doors::{Doors, Verdict};
+use crate::live::Live;
 use crate::metrics::{Counters, Reason, RelayMetrics};
 
 /// How often budgets that nobody uses are forgotten.
@@ -58,7 +60,7 @@ pub enum RelayError {
 
 /// What all connections and requests share.
 pub(crate) struct Shared<B> {
-    pub(crate) config: RelayConfig,
+    pub(crate) live: Arc<Live>,
     pub(crate) backend: Arc<B>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) doors: Arc<Doors>,
@@ -76,8 +78,10 @@ pub struct Relay {
 struct Inner {
     endpoint: Endpoint,
     local_addr: SocketAddr,
+    live: Arc<Live>,
     counters: Arc<Counters>,
     admission: Arc<Admission>,
+    doors: Arc<Doors>,
     requests: TaskTracker,
     stopping: CancellationToken,
     ended: CancellationToken,
@@ -107,12 +111,14 @@ impl Relay {
         let local_addr =
             endpoint.local_addr().map_err(|source| RelayError::Bind { address, source })?;
         let counters = Arc::new(Counters::default());
-        let admission = Admission::new(&config, Arc::clone(&counters));
+        let live = Live::new(config);
+        let admission = Admission::new(Arc::clone(&live), Arc::clone(&counters));
+        let doors = Doors::new(Arc::clone(&live), Arc::clone(&counters));
         let requests = TaskTracker::new();
         let ended = CancellationToken::new();
         let shared = Arc::new(Shared {
-            doors: Doors::new(&config, Arc::clone(&counters)),
-            config,
+            live: Arc::clone(&live),
+            doors: Arc::clone(&doors),
             backend,
             admission: Arc::clone(&admission),
             counters: Arc::clone(&counters),
@@ -130,8 +136,10 @@ impl Relay {
             inner: Arc::new(Inner {
                 endpoint,
                 local_addr,
+                live,
                 counters,
                 admission,
+                doors,
                 requests,
                 stopping,
                 ended,
@@ -146,7 +154,28 @@ impl Relay {
 
     /// All counters as they are now.
     pub fn metrics(&self) -> RelayMetrics {
-        self.inner.counters.snapshot(self.inner.admission.permits_free())
+        self.inner.counters.snapshot(&self.inner.admission)
+    }
+
+    /// The settings as they are now.
+    pub fn limits(&self) -> RelayConfig {
+        RelayConfig::clone(&self.inner.live.get())
+    }
+
+    /// Changes every limit to that of `limits` until the next start. What is
+    /// [fixed](RelayConfig::FIXED) stays as it is; requests and transfers under way go on, and
+    /// those that wait go by the new limits.
+    ///
+    /// # Errors
+    /// When a setting is out of its range; nothing has changed then.
+    pub fn set_limits(&self, limits: &RelayConfig) -> Result<(), SettingError> {
+        let inner = &self.inner;
+        let limits = limits.with_fixed_of(&inner.live.get());
+        limits.validate()?;
+        inner.live.set(limits);
+        inner.admission.reload();
+        inner.doors.reload();
+        Ok(())
     }
 
     /// Returns when the server accepts nothing any more: because it was stopped, or because its
@@ -212,7 +241,10 @@ async fn accept<B: Backend>(shared: Arc<Shared<B>>, endpoint: Endpoint) {
                 Some(incoming) => admit(&shared, incoming),
                 None => break,
             },
-            _ = prune.tick() => shared.admission.prune(),
+            _ = prune.tick() => {
+                shared.admission.prune();
+                shared.doors.prune();
+            }
         }
     }
     if !shared.stopping.is_cancelled() {
@@ -232,6 +264,7 @@ fn admit<B: Backend>(shared: &Arc<Shared<B>>, incoming: Incoming) {
             tokio::spawn(connection::serve(Arc::clone(shared), incoming, entry));
         }
         Verdict::Retry => {
+            shared.counters.retries.fetch_add(1, Relaxed);
             if let Err(error) = incoming.retry() {
                 error.into_incoming().refuse();
             }

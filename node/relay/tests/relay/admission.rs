@@ -11,7 +11,7 @@ use supernode_relay::{Profile, Reason};
 
 use crate::eventually::pass;
 use crate::raw::{Raw, hello};
-use crate::setup::{Setup, UPLOAD, bytes_of, client, commit_of, id_of, put_of};
+use crate::setup::{Setup, UPLOAD, bytes_of, client, commit_of, eventually, id_of, put_of};
 
 /// One of each; the first six change something.
 fn requests(key: &Keypair) -> Vec<(Request, usize)> {
@@ -87,7 +87,7 @@ async fn a_private_node_serves_its_lists_only() {
     let reader_key = Keypair::generate_ed25519();
     let setup = Setup::with(|config| {
         config.profile = Profile::Private;
-        config.readers = [id_of(&reader_key)].into();
+        config.members.relay = [id_of(&reader_key)].into();
     });
     let peer = setup.peer();
     let error = setup.stranger().status(&peer).await.expect_err("a stranger");
@@ -103,6 +103,7 @@ async fn a_private_node_serves_its_lists_only() {
 async fn a_full_node_says_busy_and_when_to_come_back() {
     let setup = Setup::with(|config| {
         config.requests_max = 2;
+        config.queue_wait_ms = 50;
         config.retry_after_ms = 777;
     });
     let peer = setup.peer();
@@ -128,7 +129,10 @@ async fn a_full_node_says_busy_and_when_to_come_back() {
 
 #[tokio::test]
 async fn strangers_of_one_prefix_share_a_budget_that_the_known_do_not_touch() {
-    let setup = Setup::with(|config| config.strangers.requests_max = 1);
+    let setup = Setup::with(|config| {
+        config.class.stranger.requests_max = 1;
+        config.class.stranger.queue_max = 0;
+    });
     let peer = setup.peer();
     let (one, two, known) = (setup.stranger(), setup.stranger(), setup.writer());
     let welcome = two.connect(&peer).await.expect("connecting is free");
@@ -150,8 +154,8 @@ async fn strangers_of_one_prefix_share_a_budget_that_the_known_do_not_touch() {
 #[tokio::test]
 async fn too_many_requests_a_second_are_busy_with_a_time_to_come_back() {
     let setup = Setup::with(|config| {
-        config.strangers.requests_per_sec = 1;
-        config.strangers.requests_burst = 5;
+        config.class.stranger.requests_per_sec = 1;
+        config.class.stranger.requests_burst = 5;
     });
     let (client, peer) = (setup.stranger(), setup.peer());
     for _ in 0..5 {
@@ -168,8 +172,8 @@ async fn too_many_requests_a_second_are_busy_with_a_time_to_come_back() {
 #[tokio::test]
 async fn too_many_bytes_are_busy_before_they_move() {
     let setup = Setup::with(|config| {
-        config.known.burst_bytes = 65 << 20;
-        config.known.bytes_per_sec = 1024;
+        config.class.gateway.burst_bytes = 65 << 20;
+        config.class.gateway.bytes_per_sec = 1024;
     });
     let (client, peer) = (setup.writer(), setup.peer());
     let bytes = bytes_of(40 << 20);
@@ -196,7 +200,7 @@ async fn connections_of_one_prefix_are_counted() {
     assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
     assert_eq!(setup.relay.metrics().rejected(Reason::PrefixConnections), 1);
     one.close().await;
-    crate::setup::eventually("the first is gone", || setup.relay.metrics().connections == 1).await;
+    eventually("the first is gone", || setup.relay.metrics().connections == 1).await;
     three.status(&peer).await.expect("there is room again");
 }
 

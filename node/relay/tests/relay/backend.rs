@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use bytes::{Bytes, BytesMut};
 use supernode_client::Keypair;
+use supernode_protocol::capability::ClientClass;
 use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot, UploadId};
 use supernode_protocol::lease::{Commit, Expiry};
 use supernode_protocol::node_record::NodeRecord;
@@ -48,9 +49,13 @@ pub struct MemoryBackend {
     pub lie: parking_lot::Mutex<Option<Lie>>,
     /// Puts that got as far as a sink.
     pub begun: AtomicU64,
-    /// Status requests inside the backend now.
+    /// What the node knows every client to be.
+    pub class: parking_lot::Mutex<Option<ClientClass>>,
+    /// Who asked for leases, in order.
+    pub lessees: parking_lot::Mutex<Vec<NodeId>>,
+    /// Requests for the status or for leases inside the backend now.
     pub inside: watch::Sender<usize>,
-    /// Whether status requests are held.
+    /// Whether those are held.
     pub is_held: watch::Sender<bool>,
     record: Signed<NodeRecord>,
     sequence: Arc<AtomicU64>,
@@ -62,6 +67,8 @@ impl MemoryBackend {
             content: Arc::default(),
             lie: parking_lot::Mutex::new(None),
             begun: AtomicU64::new(0),
+            class: parking_lot::Mutex::default(),
+            lessees: parking_lot::Mutex::default(),
             inside: watch::Sender::new(0),
             is_held: watch::Sender::new(false),
             record: record_of(key, NETWORK),
@@ -74,13 +81,18 @@ impl MemoryBackend {
         content.shards.is_empty() && content.slots.is_empty() && content.blocks.is_empty()
     }
 
-    /// Returns once `count` status requests are inside.
+    /// Returns once `count` requests are held inside.
     pub async fn inside(&self, count: usize) {
         self.inside
             .subscribe()
             .wait_for(|inside| *inside == count)
             .await
             .expect("the backend lives");
+    }
+
+    async fn hold(&self) {
+        let _visit = Visit::new(&self.inside);
+        self.is_held.subscribe().wait_for(|is_held| !is_held).await.expect("the backend lives");
     }
 
     fn lies(&self, lie: Lie) -> bool {
@@ -145,6 +157,10 @@ impl Drop for Visit<'_> {
 
 impl Backend for MemoryBackend {
     type Sink = MemorySink;
+
+    fn class_of(&self, _caller: NodeId) -> Option<ClientClass> {
+        *self.class.lock()
+    }
 
     async fn begin_put(&self, _caller: NodeId, _len: u64) -> Result<MemorySink, WireError> {
         self.begun.fetch_add(1, SeqCst);
@@ -306,6 +322,8 @@ impl Backend for MemoryBackend {
         caller: NodeId,
         _after: Option<(LeaseId, Cid, u32)>,
     ) -> Result<Vec<LeaseEntry>, WireError> {
+        self.lessees.lock().push(caller);
+        self.hold().await;
         let content = self.content.lock();
         let mine = content.commits.values().filter(|commit| commit.terms.owner == caller);
         Ok(mine
@@ -333,12 +351,7 @@ impl Backend for MemoryBackend {
     }
 
     async fn status(&self) -> Result<NodeStatus, WireError> {
-        let _visit = Visit::new(&self.inside);
-        self.is_held
-            .subscribe()
-            .wait_for(|is_held| !is_held)
-            .await
-            .map_err(|_| error(ErrorCode::Internal))?;
+        self.hold().await;
         let shard_count = self.content.lock().shards.len() as u64;
         Ok(NodeStatus {
             shard_count,

@@ -30,7 +30,9 @@ async fn abandon(request: impl Future, turns: usize) -> bool {
 
 async fn assert_all_is_free(setup: &Setup) {
     eventually("no request is under way", || setup.relay.metrics().requests_inflight == 0).await;
+    eventually("no memory is held", || setup.relay.metrics().body_bytes_in_flight == 0).await;
     let metrics = setup.relay.metrics();
+    assert_eq!((metrics.requests_waiting, metrics.budget_waiting), (0, 0), "{metrics:?}");
     assert_eq!(metrics.permits_free, 8, "{metrics:?}");
     assert_eq!(metrics.connections_total, 1, "one connection served all of it");
 }
@@ -39,9 +41,9 @@ async fn assert_all_is_free(setup: &Setup) {
 async fn a_thousand_cancelled_requests_leave_streams_and_permits_free() {
     let setup = Setup::with(|config| {
         config.requests_max = 8;
-        config.known.requests_max = 8;
+        config.class.gateway.requests_max = 8;
         config.streams_per_connection_max = 8;
-        config.known.requests_burst = 100_000;
+        config.class.gateway.requests_burst = 100_000;
     });
     let (client, peer) = (setup.writer(), setup.peer());
     let bytes = bytes_of(300_000);
@@ -90,9 +92,9 @@ async fn join<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output>
 async fn a_thousand_streams_cut_at_every_point_give_their_permits_back() {
     let setup = Setup::with(|config| {
         config.requests_max = 8;
-        config.known.requests_max = 8;
+        config.class.gateway.requests_max = 8;
         config.streams_per_connection_max = 8;
-        config.known.requests_burst = 100_000;
+        config.class.gateway.requests_burst = 100_000;
     });
     let bytes = bytes_of(20_000);
     let put = put_of(&bytes);

@@ -21,7 +21,7 @@ const SOON: Duration = Duration::from_secs(10);
 async fn a_thousand_requests_share_one_dial_and_a_few_streams() {
     let setup = Setup::with(|config| {
         config.streams_per_connection_max = 4;
-        config.known.requests_max = 4;
+        config.class.gateway.requests_max = 4;
     });
     let (client, peer) = (setup.writer(), setup.peer());
     let mut requests = JoinSet::new();

@@ -35,6 +35,18 @@ impl Raw {
         Self { connection, _endpoint: endpoint }
     }
 
+    /// The answer to a hello with a capability, on a new connection.
+    pub async fn showing(setup: &Setup, key: &Keypair, capability: Vec<u8>) -> (Self, Response) {
+        let raw = Self::connect(setup, key).await;
+        let hello = Request::Hello {
+            network: NETWORK.to_owned(),
+            agent: "raw".to_owned(),
+            capability: Some(capability.into()),
+        };
+        let response = raw.ask(&hello, &[]).await;
+        (raw, response)
+    }
+
     /// A connection on which requests are answered.
     pub async fn greeted(setup: &Setup, key: &Keypair) -> Self {
         let raw = Self::connect(setup, key).await;
@@ -50,10 +62,16 @@ impl Raw {
         (send, recv)
     }
 
+    /// Sends bytes and the end of the stream, and leaves the answer unread.
+    pub async fn open_whole(&self, bytes: &[u8]) -> (SendStream, RecvStream) {
+        let (mut send, recv) = self.open(bytes).await;
+        let _ = send.finish();
+        (send, recv)
+    }
+
     /// Sends bytes and the end of the stream, and reads the answer's frame.
     pub async fn send(&self, bytes: &[u8]) -> Response {
-        let (mut send, mut recv) = self.open(bytes).await;
-        let _ = send.finish();
+        let (_send, mut recv) = self.open_whole(bytes).await;
         read_frame(&mut recv).await.expect("an answer")
     }
 

@@ -71,6 +71,13 @@ impl Setup {
         client(&self.writer_key, |_| {})
     }
 
+    /// A stranger from an address of loopback.
+    pub fn stranger_at(&self, address: [u8; 4]) -> Client {
+        client(&Keypair::generate_ed25519(), |config| {
+            config.bind = SocketAddr::from((address, 0));
+        })
+    }
+
     pub fn stranger(&self) -> Client {
         client(&Keypair::generate_ed25519(), |_| {})
     }

@@ -11,6 +11,7 @@ use supernode_tls::codes::CloseCode;
 use supernode_tls::frames::read_frame;
 use tokio::time::timeout;
 
+use crate::eventually::pass;
 use crate::raw::{Raw, message};
 use crate::setup::{Setup, bytes_of, client, eventually, id_of, loopback, put_of};
 
@@ -21,6 +22,7 @@ fn hasty() -> Setup {
         config.hello_timeout_ms = 200;
         config.frame_timeout_ms = 200;
         config.request_timeout_ms = 200;
+        config.progress_grace_ms = 200;
         config.body_bytes_per_sec_min = 1 << 30;
     })
 }
@@ -61,12 +63,50 @@ async fn a_body_that_never_ends_is_cut_and_leaves_nothing() {
     let put = put_of(&bytes_of(100_000));
     let request =
         Request::PutShard { upload: put.upload, slot: put.slot, shard: put.shard, len: 100_000 };
-    let (_send, mut recv) = raw.open(&message(&request, &put.bytes[..99_999])).await;
-    assert_slow(&setup, &mut recv).await;
+    let (send, mut recv) = raw.open(&message(&request, &put.bytes[..99_999])).await;
+    assert_cut(&setup, &send, &mut recv).await;
     // All bytes came, but never the end of the stream.
-    let (_send, mut recv) = raw.open(&message(&request, &put.bytes)).await;
-    assert_slow(&setup, &mut recv).await;
+    let (send, mut recv) = raw.open(&message(&request, &put.bytes)).await;
+    assert_cut(&setup, &send, &mut recv).await;
+    assert_eq!(setup.relay.metrics().rejected(Reason::TooSlow), 2);
     assert!(setup.backend.is_empty());
+}
+
+#[tokio::test]
+async fn a_body_that_crawls_is_cut_however_often_a_byte_comes() {
+    let setup = Setup::with(|config| {
+        config.progress_grace_ms = 300;
+        config.body_bytes_per_sec_min = 1 << 30;
+        // What the whole may take is no help to who moves a byte now and then.
+        config.request_timeout_ms = 3_600_000;
+    });
+    let raw = Raw::greeted(&setup, &setup.writer_key).await;
+    let put = put_of(&bytes_of(100_000));
+    let request =
+        Request::PutShard { upload: put.upload, slot: put.slot, shard: put.shard, len: 100_000 };
+    let (mut send, mut recv) = raw.open(&message(&request, &[])).await;
+    let crawl = async {
+        for byte in put.bytes.chunks(1) {
+            if send.write_all(byte).await.is_err() {
+                return;
+            }
+            pass(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(SOON, crawl).await.expect("cut long before the last byte");
+    assert_cut(&setup, &send, &mut recv).await;
+    assert_eq!(setup.relay.metrics().rejected(Reason::TooSlow), 1);
+}
+
+/// The stream was cut in both directions, and what it held is free.
+async fn assert_cut(setup: &Setup, send: &quinn::SendStream, recv: &mut quinn::RecvStream) {
+    let code = CloseCode::Deadline.to_varint();
+    let reset = timeout(SOON, recv.received_reset()).await.expect("soon").expect("connected");
+    assert_eq!(reset, Some(code));
+    let stopped = timeout(SOON, send.stopped()).await.expect("soon").expect("connected");
+    assert_eq!(stopped, Some(code));
+    eventually("the permit is back", || setup.relay.metrics().requests_inflight == 0).await;
+    eventually("the memory is back", || setup.relay.metrics().body_bytes_in_flight == 0).await;
 }
 
 #[tokio::test]
@@ -75,6 +115,7 @@ async fn a_reader_that_never_reads_is_cut() {
     let raw = Raw::greeted(&setup, &setup.writer_key).await;
     // More than the windows and the send buffer take, so that the node has to wait for the reader.
     let bytes = bytes_of(48 << 20);
+    let in_flight = || setup.relay.metrics().body_bytes_in_flight;
     let shard = ShardId::of(&bytes);
     setup.backend.content.lock().shards.insert(shard, bytes);
     let request = Request::GetShard { shard, range: None };
@@ -83,6 +124,8 @@ async fn a_reader_that_never_reads_is_cut() {
     let reset = timeout(SOON, recv.received_reset()).await.expect("soon").expect("connected");
     assert_eq!(reset, Some(CloseCode::Deadline.to_varint()));
     eventually("the permit is back", || setup.relay.metrics().requests_inflight == 0).await;
+    eventually("the memory is back", || in_flight() == 0).await;
+    assert_eq!(setup.relay.metrics().rejected(Reason::TooSlow), 1);
     assert!(matches!(raw.ask(&Request::Status, &[]).await, Response::Status(_)));
 }
 
