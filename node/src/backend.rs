@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use supernode_dht::Dht;
+use supernode_protocol::capability::ClientClass;
 use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot, UploadId};
 use supernode_protocol::lease::{Commit, Expiry, LeaseKind};
 use supernode_protocol::limits::LISTING_ENTRIES_MAX;
@@ -75,6 +76,12 @@ impl ShardSink for StoreSink {
 
 impl Backend for NodeBackend {
     type Sink = StoreSink;
+
+    /// Nobody, so that lists and capabilities decide: a member of the DHT is whoever says so, which
+    /// proves nothing, and the chain's registry cannot be asked without waiting for its endpoint.
+    fn class_of(&self, _caller: NodeId) -> Option<ClientClass> {
+        None
+    }
 
     async fn begin_put(&self, caller: NodeId, len: u64) -> Result<StoreSink, WireError> {
         let buffer = self.store.buffer(len).await.map_err(told)?;

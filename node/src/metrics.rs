@@ -6,13 +6,14 @@
 
 mod audit;
 mod families;
+mod relay;
 
 use prometheus::TextEncoder;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use supernode_audit::AuditMetrics;
 use supernode_dht::DhtMetrics;
-use supernode_relay::{RETRIEVAL_BOUNDS_SECONDS, RelayMetrics};
+use supernode_relay::RelayMetrics;
 use supernode_store::{DiskMetrics, IoFigures, ScrubState, ScrubStatus, StoreMetrics};
 
 use self::families::{Families, Labels, Observations};
@@ -57,7 +58,8 @@ impl Metrics {
         store(&self.store, &mut families);
         disk(&self.store, &mut families);
         disks(&self.store.disks, &mut families);
-        relay(&self.relay, &mut families);
+        relay::families(&self.relay, &mut families);
+        coding(&mut families);
         dht(&self.dht, &mut families);
         dht_work(&self.dht, &mut families);
         if let Some(metrics) = &self.audit {
@@ -267,61 +269,8 @@ fn disks(disks: &[DiskMetrics], to: &mut Families) {
     );
 }
 
-fn relay(relay: &RelayMetrics, to: &mut Families) {
-    to.gauge(
-        "supernode_relay_inflight_requests",
-        "Requests under way.",
-        number(relay.requests_inflight),
-    );
-    to.gauge(
-        "supernode_relay_free_permits",
-        "Requests it has room for.",
-        number(relay.permits_free),
-    );
-    to.gauge("supernode_relay_connections", "Connections open.", number(relay.connections));
-    to.counter(
-        "supernode_relay_connections_total",
-        "Connections ever opened.",
-        number(relay.connections_total),
-    );
-    let kinds: Vec<_> = relay
-        .requests_total
-        .iter()
-        .map(|(kind, times)| ([("kind", kind.label())], *times))
-        .collect();
-    to.counters(
-        "supernode_relay_requests_total",
-        "Requests admitted.",
-        kinds.iter().map(|(labels, times)| (&labels[..], number(*times))),
-    );
-    let reasons: Vec<_> = relay
-        .rejected_total
-        .iter()
-        .map(|(reason, times)| ([("reason", reason.label())], *times))
-        .collect();
-    to.counters(
-        "supernode_relay_rejected_total",
-        "Requests and connections turned away.",
-        reasons.iter().map(|(labels, times)| (&labels[..], number(*times))),
-    );
-    to.counters(
-        "supernode_relay_body_bytes_total",
-        "Bytes of shards and manifests moved over the network.",
-        [
-            (&[("direction", "received")][..], number(relay.body_bytes_received)),
-            (&[("direction", "sent")][..], number(relay.body_bytes_sent)),
-        ],
-    );
-    let observed = Observations {
-        bounds: &RETRIEVAL_BOUNDS_SECONDS,
-        counts: &relay.shard_retrieval.counts,
-        sum: relay.shard_retrieval.sum.as_secs_f64(),
-    };
-    to.histograms(
-        "supernode_shard_retrieval_seconds",
-        "From a read's request to its last byte handed to the transport.",
-        [(&[][..], observed)],
-    );
+/// The time to code stripes.
+fn coding(to: &mut Families) {
     // A node moves shards and codes none; the first to do so here is repair.
     let none = Observations {
         bounds: &CODING_BOUNDS_SECONDS,

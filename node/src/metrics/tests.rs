@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use supernode_audit::AuditMetrics;
 use supernode_dht::DhtMetrics;
+use supernode_protocol::capability::ClientClass;
 use supernode_relay::{Histogram, RETRIEVAL_BOUNDS_SECONDS, Reason, RelayMetrics, RequestKind};
 use supernode_store::{DiskMetrics, StoreMetrics};
 
@@ -42,8 +43,17 @@ impl Metrics {
             relay: RelayMetrics {
                 requests_inflight: 2,
                 permits_free: 1022,
+                requests_waiting: 3,
+                body_bytes_in_flight: 1 << 20,
+                budget_waiting: 1,
+                link_waiting: 0,
+                capabilities: 5,
                 connections: 1,
                 connections_total: 9,
+                retries_total: 1,
+                class_requests_total: ClientClass::ALL.iter().map(|class| (*class, 2)).collect(),
+                class_bytes_total: ClientClass::ALL.iter().map(|class| (*class, 30)).collect(),
+                paced: Duration::from_millis(1500),
                 requests_total: RequestKind::ALL.iter().map(|kind| (*kind, 1)).collect(),
                 rejected_total: Reason::ALL.iter().map(|reason| (*reason, 0)).collect(),
                 body_bytes_received: 10,
@@ -111,6 +121,9 @@ fn buckets_add_up() {
         "supernode_shard_retrieval_seconds_sum 0.04",
         "supernode_actor_mailbox_depth{actor=\"storage\"} 4",
         "supernode_audit_slack_blocks{of=\"least\"} 3",
+        "supernode_relay_waiting{for=\"permit\"} 3",
+        "supernode_relay_class_bytes_total{class=\"repair\"} 30",
+        "supernode_relay_paced_seconds_total 1.5",
     ] {
         assert!(text.lines().any(|it| it == line), "{line} is missing in\n{text}");
     }

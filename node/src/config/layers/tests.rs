@@ -164,10 +164,9 @@ fn a_rule_of_a_crate_is_told_with_the_key_of_the_file() {
     let error = file_error("[storage]\nreads_max = 0\n");
     assert!(error.contains("line 2, column 13: storage.reads_max: "), "{error}");
     let error = file_error(
-        "[relay.known]\nrequests_max = 0\nrequests_per_sec = 1\n\
-        requests_burst = 1\nbytes_per_sec = \"1GiB\"\nburst_bytes = \"2GiB\"\n",
+        "[relay.class.stranger]\nrequests_burst = 1\n[relay.class.relay]\nrequests_max = 0\n",
     );
-    assert!(error.contains("relay."), "{error}");
+    assert!(error.contains("line 4, column 16: relay.class.relay.requests_max: "), "{error}");
     let error = file_error("[network]\nname = \"UPPER\"\n");
     assert!(error.contains("line 2, column 8: network.name: "), "{error}");
     let error = file_error("[network]\nbootstrap = [\"/ip4/8.8.8.8/tcp/1\"]\n");
