@@ -9,6 +9,8 @@
 //!   below it changes what is done about it and answers the same.
 //! - `GET /v1/scrub` is how far the scrub is; `POST /v1/scrub/start`, `pause` and `resume` change
 //!   what it does and answer the same.
+//! - `GET /v1/relay/limits` is every limit of the relay server as it is now; `POST` with a list of
+//!   keys and values changes some until the next start and answers the same.
 //!
 //! The socket belongs to whoever holds the directory's lock: it goes with an orderly stop, and one
 //! that a crash left behind is replaced.
@@ -30,11 +32,14 @@ use serde::{Deserialize, Serialize};
 use supernode_audit::{AuditError, Auditor, Planned, Verdict};
 use supernode_protocol::deal::DealId;
 use supernode_protocol::ids::{Cid, LeaseId};
+use supernode_relay::{Relay, RelayConfig};
 use supernode_store::{DrainStatus, Store, StoreError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+
+use crate::config::{NodeConfig, Overlay, layers};
 
 /// The socket's name in the data directory.
 pub const SOCKET: &str = "admin.sock";
@@ -46,6 +51,9 @@ pub const DISKS: &str = "/v1/disks";
 
 /// The page of the scrub.
 pub const SCRUB: &str = "/v1/scrub";
+
+/// The page of the relay server's limits.
+pub const RELAY_LIMITS: &str = "/v1/relay/limits";
 
 /// Leases that one plan lists at most, the first to go: each is asked about at every endpoint.
 const PLAN_LEASES_MAX: usize = 256;
@@ -88,6 +96,18 @@ impl From<Planned> for PlannedLease {
     }
 }
 
+/// What the socket answers for.
+pub struct Administered {
+    /// The node's settings at its start.
+    pub config: Arc<NodeConfig>,
+    /// Its store.
+    pub store: Store,
+    /// Its relay server.
+    pub relay: Relay,
+    /// What plans, on a node with a chain.
+    pub auditor: Option<Auditor>,
+}
+
 /// Makes the socket.
 ///
 /// # Errors
@@ -112,10 +132,10 @@ pub fn bind(data_dir: &path::Path) -> Result<(UnixListener, PathBuf), String> {
 /// When the socket fails.
 pub async fn serve(
     (listener, path): (UnixListener, PathBuf),
-    store: Store,
-    auditor: Option<Auditor>,
+    administered: Administered,
     cancel: CancellationToken,
 ) -> Result<(), String> {
+    let Administered { config, store, relay, auditor } = administered;
     let stored = Router::new()
         .route(DISKS, get(disks))
         .route(&format!("{DISKS}/{{disk}}/drain"), get(drain_status))
@@ -123,8 +143,11 @@ pub async fn serve(
         .route(SCRUB, get(scrub_status))
         .route(&format!("{SCRUB}/{{command}}"), post(scrub_command))
         .with_state(store);
-    let router =
-        Router::new().route(CLEANUP, get(cleanup)).with_state(Arc::new(auditor)).merge(stored);
+    let relayed = Router::new()
+        .route(RELAY_LIMITS, get(relay_limits).post(set_relay_limits))
+        .with_state((config, relay));
+    let planned = Router::new().route(CLEANUP, get(cleanup)).with_state(Arc::new(auditor));
+    let router = planned.merge(stored).merge(relayed);
     let served =
         axum::serve(listener, router).with_graceful_shutdown(cancel.cancelled_owned()).await;
     // A copy of a stopped node's directory is made of files alone.
@@ -187,6 +210,54 @@ async fn scrub_command(State(store): State<Store>, Path(command): Path<String>) 
     }
 }
 
+type Relayed = (Arc<NodeConfig>, Relay);
+
+async fn relay_limits(State((_, relay)): State<Relayed>) -> Response {
+    json(&shown(&relay.limits()))
+}
+
+async fn set_relay_limits(State((config, relay)): State<Relayed>, body: String) -> Response {
+    let Ok(changes) = serde_json::from_str::<Vec<(String, String)>>(&body) else {
+        return told(StatusCode::BAD_REQUEST, "limits are given as a list of keys and values");
+    };
+    match changed(&config, relay.limits(), &changes) {
+        Ok(limits) => match relay.set_limits(&limits) {
+            Ok(()) => json(&shown(&relay.limits())),
+            Err(error) => told(StatusCode::BAD_REQUEST, &error.to_string()),
+        },
+        Err(problem) => told(StatusCode::BAD_REQUEST, &problem),
+    }
+}
+
+/// `limits` with some of them changed, by the same rules as a node's configuration.
+fn changed(
+    config: &NodeConfig,
+    limits: RelayConfig,
+    changes: &[(String, String)],
+) -> Result<RelayConfig, String> {
+    let mut overlays = Vec::new();
+    for (key, value) in changes {
+        let section = key.strip_prefix("relay.").and_then(|key| key.split('.').next());
+        match section {
+            Some(section) if !RelayConfig::FIXED.contains(&section) => {
+                overlays.push(Overlay::flag(key, value, format_args!("--set {key}")));
+            }
+            _ => return Err(format!("{key} cannot be changed while the node runs")),
+        }
+    }
+    let running = NodeConfig { relay: limits, ..config.clone() };
+    let changed = layers::change(running, &overlays).map_err(|error| error.to_string())?;
+    Ok(changed.relay())
+}
+
+/// What can be changed, by its keys.
+fn shown(limits: &RelayConfig) -> serde_json::Map<String, serde_json::Value> {
+    let value = serde_json::to_value(limits).expect("plain values have a JSON form");
+    let serde_json::Value::Object(mut table) = value else { return serde_json::Map::new() };
+    table.retain(|key, _| !RelayConfig::FIXED.contains(&key.as_str()));
+    table
+}
+
 fn json(value: &impl Serialize) -> Response {
     let body = serde_json::to_string(value).expect("plain values have a JSON form");
     (StatusCode::OK, [(CONTENT_TYPE, "application/json")], body).into_response()
@@ -201,10 +272,35 @@ fn told(status: StatusCode, message: &str) -> Response {
 /// # Errors
 /// When nobody answers there, or the answer is no HTTP.
 pub async fn ask(data_dir: &path::Path, method: &str, page: &str) -> io::Result<(u16, String)> {
+    exchange(data_dir, method, page, "").await
+}
+
+/// Tells it something, as JSON.
+///
+/// # Errors
+/// As [`ask`].
+pub async fn tell(
+    data_dir: &path::Path,
+    page: &str,
+    value: &impl Serialize,
+) -> io::Result<(u16, String)> {
+    let body = serde_json::to_string(value).expect("plain values have a JSON form");
+    exchange(data_dir, "POST", page, &body).await
+}
+
+async fn exchange(
+    data_dir: &path::Path,
+    method: &str,
+    page: &str,
+    body: &str,
+) -> io::Result<(u16, String)> {
     let exchange = async {
         let mut stream = UnixStream::connect(data_dir.join(SOCKET)).await?;
-        let head = format!("{method} {page} HTTP/1.1\r\nHost: node\r\nContent-Length: 0\r\n");
-        let request = head + "Connection: close\r\n\r\n";
+        let request = format!(
+            "{method} {page} HTTP/1.1\r\nHost: node\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
         stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).await?;

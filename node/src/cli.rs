@@ -130,6 +130,8 @@ pub enum Command {
     Chain(ChainArgs),
     /// The reading check of everything a running node keeps.
     Scrub(ScrubArgs),
+    /// The relay server of a running node.
+    Relay(RelayArgs),
     /// The data directory of a stopped node, and the disks of a running one.
     Store(StoreArgs),
     /// Runs a network on this machine that stays up until Ctrl-C.
@@ -477,6 +479,32 @@ pub enum ScrubAction {
 /// Of every `scrub` command.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct ScrubFlags {
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "documented on its type")]
+    pub json: JsonFlag,
+}
+
+/// `relay`.
+#[derive(Debug, Args)]
+pub struct RelayArgs {
+    /// What to ask of it.
+    #[command(subcommand)]
+    pub command: RelayCommand,
+}
+
+/// What `relay` does.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum RelayCommand {
+    /// Shows the limits of the relay server, and changes those that are given.
+    ///
+    /// `--set relay.KEY=VALUE` changes a limit until the next start; what is to stay goes into the
+    /// configuration. Requests and transfers under way go on.
+    Limits(RelayLimitsArgs),
+}
+
+/// `relay limits`.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct RelayLimitsArgs {
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented on its type")]
     pub json: JsonFlag,

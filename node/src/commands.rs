@@ -13,6 +13,7 @@ mod network;
 mod onchain;
 mod put;
 pub(crate) mod registry;
+mod relay;
 mod run;
 mod scrub;
 mod stat;
@@ -107,6 +108,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Cleanup(args) => cleanup::run(&given, &args),
         Command::Chain(args) => chain::run(&given, &args.command),
         Command::Scrub(args) => scrub::run(&given, args.command),
+        Command::Relay(args) => relay::run(&given, args.command),
         Command::Store(args) => store::run(&given, &args.command),
         Command::Dev(args) => runtime()?.block_on(dev::run(&args)),
         Command::Demo(args) => runtime()?.block_on(demo::run(&args)),

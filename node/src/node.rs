@@ -214,9 +214,13 @@ impl Node {
         let http_end = CancellationToken::new();
         let served =
             http::serve(listener, parts.clone(), parts.config.http.requests_max, http_end.clone());
-        let auditor = parts.chain.as_ref().map(|part| part.auditor().clone());
-        let store = parts.store.clone();
-        let administered = admin::serve(admin, store, auditor, http_end.clone());
+        let administered = admin::Administered {
+            config: Arc::clone(&parts.config),
+            store: parts.store.clone(),
+            relay: parts.relay.clone(),
+            auditor: parts.chain.as_ref().map(|part| part.auditor().clone()),
+        };
+        let administered = admin::serve(admin, administered, http_end.clone());
         let raise = |alarm: Alarm, outcome: Result<(), String>| {
             if let Err(error) = outcome {
                 alarm.raise(error);

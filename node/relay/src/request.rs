@@ -128,18 +128,16 @@ async fn answer<B: Backend>(
             is_read = matches!(request, Request::GetShard { .. });
             let work = async {
                 permit = Some(admit(shared, client, &request).await?);
-                run(shared, client, request, recv).await
+                let answer = run(shared, client, request, recv).await?;
+                // Memory is claimed while the answer can still be another one.
+                let first = claim_first(shared, client, &answer).await?;
+                Ok((answer, first))
             };
             while_wanted(send, work).await
         }
         Ok(Err(FrameReadError::Read(_))) => Err(Fault::Gone),
         Ok(Err(error)) => Err(bad_request(error.to_string())),
         Err(_) => Err(too_late("the request's frame did not arrive in time")),
-    };
-    // Memory is claimed while the answer can still be another one.
-    let outcome = match outcome {
-        Ok(answer) => claim_first(shared, client, &answer).await.map(|claim| (answer, claim)),
-        Err(fault) => Err(fault),
     };
     let (answer, first) = match outcome {
         Ok(answered) => answered,
@@ -180,11 +178,15 @@ async fn admit<B: Backend>(
 }
 
 /// Drops `work` when the client no longer reads this stream, or is gone.
-async fn while_wanted(
+///
+/// Whoever waits for memory or a rate must notice: a waiting task keeps its connection alive, and
+/// with it what others of that connection hold.
+async fn while_wanted<T>(
     send: &SendStream,
-    work: impl Future<Output = Result<Answer, Fault>>,
-) -> Result<Answer, Fault> {
+    work: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
     tokio::select! {
+        biased;
         outcome = work => outcome,
         _ = send.stopped() => Err(Fault::Gone),
     }
@@ -248,14 +250,21 @@ async fn deliver<B>(
             let chunk = part.split_to(part.len().min(CHUNK_BYTES));
             let claim = match first.take() {
                 Some(claim) => claim,
-                None => client.claim(chunk.len() as u64, config.request_timeout()).await?,
+                None => {
+                    let claim = client.claim(chunk.len() as u64, config.request_timeout());
+                    while_wanted(send, async { Ok(claim.await?) }).await?
+                }
             };
             // The transport takes the buffers as they are; nothing is copied here.
             let mut chunk = claim.wrap(chunk);
             while !chunk.is_empty() {
                 let step = chunk.split_to(chunk.len().min(STEP_BYTES));
                 let step_bytes = step.len() as u64;
-                toll.pay(step_bytes).await;
+                let paid = async {
+                    toll.pay(step_bytes).await;
+                    Ok(())
+                };
+                while_wanted(send, paid).await?;
                 written(pace.keep(step_bytes, send.write_chunk(step)).await)?;
             }
         }

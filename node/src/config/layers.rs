@@ -111,6 +111,23 @@ pub fn load<T: Settings>(file: Option<&File>, overlays: &[Overlay]) -> Result<T,
     if let Some(directory) = file.and_then(|file| file.path.parent()) {
         settings.resolve_paths(directory);
     }
+    overlaid(settings, file, overlays)
+}
+
+/// Settings with others over them; later overlays win.
+///
+/// # Errors
+/// Names the overlay, the key and the remedy.
+pub fn change<T: Settings>(settings: T, overlays: &[Overlay]) -> Result<T, ConfigError> {
+    overlaid(settings, None, overlays)
+}
+
+/// Settings that came from `file`, with others over them.
+fn overlaid<T: Settings>(
+    mut settings: T,
+    file: Option<&File>,
+    overlays: &[Overlay],
+) -> Result<T, ConfigError> {
     let mut merged = Table::try_from(&settings).expect("settings are tables of plain values");
     for overlay in overlays {
         apply::<T>(&mut merged, &schema::<T>(), overlay)?;

@@ -7,6 +7,7 @@ mod disks;
 mod help;
 mod init;
 mod program;
+mod relay;
 mod run;
 mod store;
 mod usage;
