@@ -9,7 +9,7 @@
 //!   not matter, and who comes later stands behind.
 //! - **Two ranks.** Foreground goes before repair. While both wait, repair is granted one unit for
 //!   every [`FOREGROUND_SHARE`] of foreground, so that it is slowed and never starved.
-//! - **A client at its own maximum** steps aside until it gives something back, and holds up nobody.
+//! - **A client at its own maximum** steps aside until it gives something back and holds up nobody.
 //! - What costs more than a maximum or the whole capacity is granted alone: to a client that holds
 //!   nothing, or out of a resource that nobody uses.
 //!
