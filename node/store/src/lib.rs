@@ -50,6 +50,6 @@ pub use self::metrics::{DiskMetrics, IoFigures, StoreMetrics};
 pub use self::reader::{RangeRead, Shard};
 pub use self::scrub::{ScrubCommand, ScrubState, ScrubStatus};
 pub use self::store::{
-    Announcement, DrainState, DrainStatus, GroupEvents, GroupRead, Place, PutBlock, PutShard,
-    Store, lock_holder,
+    Announcement, DrainState, DrainStatus, GroupEvents, GroupRead, OpenShard, PIECE_BYTES, Place,
+    PutBlock, PutShard, Store, lock_holder,
 };

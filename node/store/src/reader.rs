@@ -27,10 +27,13 @@ use crate::index::Overlay;
 use crate::metrics::{Counters, bump};
 use crate::planted::{Bug, has};
 use crate::record::{Body, GroupPart, HEADER_BYTES, Header, Position, Restate, to_len};
-use crate::segment::{FoundRecord, Segment, Segments, read_outboard, read_payload, read_record};
+use crate::segment::{FoundRecord, Segment, Segments, read_record};
 use tokio::sync::broadcast;
 
+mod open;
 mod prove;
+
+pub use self::open::{Opened, ShardTree};
 
 /// Damaged things that a slow listener may fall behind by; then it is told how many it missed.
 const DAMAGE_MAX: usize = 1024;
@@ -66,6 +69,7 @@ pub struct Reader {
     quarantine: Mutex<HashMap<Position, Thing>>,
     /// Told once of each of them.
     damage: broadcast::Sender<Thing>,
+    pieces: open::Pieces,
 }
 
 impl Reader {
@@ -76,7 +80,14 @@ impl Reader {
         counters: Arc<Counters>,
     ) -> Self {
         let (damage, _) = broadcast::channel(DAMAGE_MAX);
-        Self { segments, overlay, counters, quarantine: Mutex::default(), damage }
+        Self {
+            segments,
+            overlay,
+            counters,
+            quarantine: Mutex::default(),
+            damage,
+            pieces: open::Pieces::default(),
+        }
     }
 
     /// The same reader, which tells others of damage too.
@@ -217,36 +228,6 @@ impl Reader {
         let thing = Thing::Block(cid);
         let block = self.follow(thing, |kept| self.read_back(thing, kept))?;
         Ok(block.map(|block| block.bytes))
-    }
-
-    /// Reads a part of a shard: the hash tree and the groups that hold it, nothing else.
-    ///
-    /// # Errors
-    /// As [`Self::shard`], and [`StoreError::BadRange`].
-    pub fn shard_range(&self, shard: ShardId, range: ByteRange) -> Result<RangeRead, StoreError> {
-        self.follow_shard(shard, |kept| self.range_at(shard, kept, range))
-    }
-
-    fn range_at(
-        &self,
-        shard: ShardId,
-        kept: &Kept,
-        range: ByteRange,
-    ) -> Result<RangeRead, StoreError> {
-        let aligned = align(shard, kept.len, range)?;
-        let thing = Thing::Shard(shard);
-        let found = self.found(thing, kept)?;
-        let outboard = read_outboard(&self.segments, &found)?;
-        let mut bytes = vec![0; to_len(aligned.len)];
-        read_payload(&self.segments, &found, aligned.offset, &mut bytes)?;
-        let span = aligned.offset..aligned.offset + aligned.len;
-        let checked = tree::range_proof(&outboard, kept.len, span.clone()).and_then(|proof| {
-            tree::verify_range(&shard, kept.len, span, &proof, &bytes)?;
-            Ok(proof)
-        });
-        let Ok(proof) = checked else { return Err(self.set_aside(thing, kept.at)) };
-        let (proof, bytes) = (proof.into(), bytes.into());
-        Ok(RangeRead { shard_len: kept.len, range: aligned, proof, bytes })
     }
 
     /// Whether the bytes of a thing are whole, its hash tree included.

@@ -14,6 +14,7 @@ mod scenarios {
     mod disks_are_written_either_way;
     mod failing_disk;
     mod freed_bytes_come_back;
+    mod long_shards_are_read_in_pieces;
     mod many_at_once;
     mod old_directories_open;
     mod one_process_at_a_time;

@@ -16,10 +16,17 @@ use crate::catalog::Thing;
 use crate::config::StoreConfig;
 use crate::error::StoreError;
 use crate::metrics::{Counters, bump};
-use crate::reader::Shard;
+use crate::reader::{Shard, ShardTree};
+
+use super::lane::Lane;
+use super::open::PIECE_BYTES;
 
 /// What an entry costs besides its bytes.
 const ENTRY_BYTES: usize = 256;
+/// Shards that were read lately of which is known that they were.
+const SEEN_MAX: u64 = 1 << 16;
+/// The part of the cache that one shard may take.
+const SHARD_SHARE: u64 = 8;
 
 #[derive(Clone)]
 enum Cached {
@@ -41,19 +48,37 @@ impl Cached {
 #[derive(Clone)]
 pub(super) struct Cache {
     entries: moka::future::Cache<Thing, Cached>,
+    /// Who was read lately: what is wanted but once takes nothing else's place.
+    seen: moka::future::Cache<ShardId, ()>,
+    bytes_max: u64,
     counters: Arc<Counters>,
 }
 
-/// Why a load brought nothing: absent is not an error to the loader, but must not be cached.
-#[derive(Debug, Clone)]
+/// A shard that was opened.
+pub(super) enum Found {
+    /// In memory.
+    Whole(Shard),
+    /// On a disk.
+    Tree(ShardTree, Arc<Lane>),
+}
+
+/// Why a load brought nothing to keep.
+#[derive(Clone)]
 enum Miss {
+    /// Not an error to the loader, but nothing that lasts.
     Absent,
     Failed(StoreError),
+    /// It is read piece by piece.
+    Long(ShardTree, Arc<Lane>),
 }
 
 impl Miss {
     fn is_absence(&self) -> bool {
         matches!(self, Self::Absent | Self::Failed(StoreError::ShardNotFound { .. }))
+    }
+
+    fn is_long(&self) -> bool {
+        matches!(self, Self::Long(..))
     }
 }
 
@@ -82,7 +107,39 @@ impl Cache {
                 }
             })
             .build();
-        Self { entries, counters }
+        let seen = moka::future::Cache::new(SEEN_MAX);
+        Self { entries, seen, bytes_max: config.cache_bytes_max, counters }
+    }
+
+    /// How long a shard may be to be loaded whole, now that it is wanted: what was wanted lately
+    /// is hot.
+    pub(super) async fn whole_max(&self, shard: ShardId) -> u64 {
+        if self.seen.get(&shard).await.is_some() {
+            return PIECE_BYTES.max(self.bytes_max / SHARD_SHARE);
+        }
+        self.seen.insert(shard, ()).await;
+        PIECE_BYTES
+    }
+
+    /// A shard, from memory or opened; what is loaded whole stays.
+    pub(super) async fn open(
+        &self,
+        shard: ShardId,
+        load: impl Future<Output = Result<Found, StoreError>>,
+    ) -> Result<Found, StoreError> {
+        let load = async {
+            match load.await {
+                Ok(Found::Whole(whole)) => Ok(Cached::Shard(whole)),
+                Ok(Found::Tree(tree, lane)) => Err(Miss::Long(tree, lane)),
+                Err(error) => Err(Miss::Failed(error)),
+            }
+        };
+        match self.load(Thing::Shard(shard), true, load).await {
+            Ok(Cached::Shard(whole)) => Ok(Found::Whole(whole)),
+            Err(Miss::Long(tree, lane)) => Ok(Found::Tree(tree, lane)),
+            Ok(Cached::Block(_)) | Err(Miss::Absent) => Err(StoreError::ShardNotFound { shard }),
+            Err(Miss::Failed(error)) => Err(error),
+        }
     }
 
     /// A shard, from memory or loaded.
@@ -92,10 +149,12 @@ impl Cache {
         load: impl Future<Output = Result<Shard, StoreError>>,
     ) -> Result<Shard, StoreError> {
         let load = async { load.await.map(Cached::Shard).map_err(Miss::Failed) };
-        match self.load(Thing::Shard(shard), load).await {
+        match self.load(Thing::Shard(shard), false, load).await {
             Ok(Cached::Shard(loaded)) => Ok(loaded),
-            Ok(Cached::Block(_)) | Err(Miss::Absent) => Err(StoreError::ShardNotFound { shard }),
             Err(Miss::Failed(error)) => Err(error),
+            Ok(Cached::Block(_)) | Err(Miss::Absent | Miss::Long(..)) => {
+                Err(StoreError::ShardNotFound { shard })
+            }
         }
     }
 
@@ -112,24 +171,10 @@ impl Cache {
                 Err(error) => Err(Miss::Failed(error)),
             }
         };
-        match self.load(Thing::Block(cid), load).await {
+        match self.load(Thing::Block(cid), false, load).await {
             Ok(Cached::Block(bytes)) => Ok(Some(bytes)),
-            Ok(Cached::Shard(_)) | Err(Miss::Absent) => Ok(None),
+            Ok(Cached::Shard(_)) | Err(Miss::Absent | Miss::Long(..)) => Ok(None),
             Err(Miss::Failed(error)) => Err(error),
-        }
-    }
-
-    /// A shard, if it is in memory.
-    pub(super) async fn cached_shard(&self, shard: ShardId) -> Option<Shard> {
-        match self.entries.get(&Thing::Shard(shard)).await {
-            Some(Cached::Shard(cached)) => {
-                bump(&self.counters.cache_hits, 1);
-                Some(cached)
-            }
-            _ => {
-                bump(&self.counters.cache_misses, 1);
-                None
-            }
         }
     }
 
@@ -143,9 +188,12 @@ impl Cache {
         self.entries.weighted_size()
     }
 
+    /// From memory or by `load`, which runs once for all who wait. `may_be_long` says whether the
+    /// caller can use a shard that somebody else opened to read piece by piece.
     async fn load(
         &self,
         thing: Thing,
+        may_be_long: bool,
         load: impl Future<Output = Result<Cached, Miss>>,
     ) -> Result<Cached, Miss> {
         let mut load = Some(load);
@@ -155,11 +203,13 @@ impl Cache {
         if load.is_some() && outcome.as_ref().is_err_and(|miss| miss.is_absence()) {
             outcome = self.entries.try_get_with(thing, once(&mut load)).await;
         }
-        let counter = match load {
-            None => &self.counters.cache_misses,
-            Some(_) => &self.counters.cache_hits,
-        };
-        bump(counter, 1);
+        let is_useless = |miss: &Arc<Miss>| !may_be_long && miss.is_long();
+        while load.is_some() && outcome.as_ref().is_err_and(is_useless) {
+            outcome = self.entries.try_get_with(thing, once(&mut load)).await;
+        }
+        let is_hit = load.is_some() && !outcome.as_ref().is_err_and(|miss| miss.is_long());
+        let counters = &self.counters;
+        bump(if is_hit { &counters.cache_hits } else { &counters.cache_misses }, 1);
         outcome.map_err(Arc::unwrap_or_clone)
     }
 }

@@ -34,7 +34,7 @@ use crate::disk::{self, DirectoryLock, Disk};
 use crate::error::StoreError;
 use crate::index::SledOptions;
 use crate::metrics::{Counters, MeteredDisk, StoreMetrics, bump};
-use crate::reader::{RangeRead, Reader, Shard};
+use crate::reader::{Opened, Reader, Shard, ShardTree};
 use crate::record::Position;
 use crate::recovery::{IndexSource, Recovery, SledSource};
 use crate::scrub::{Scrub, ScrubCommand, ScrubConfig, ScrubStatus};
@@ -382,12 +382,22 @@ impl Lane {
         self.blocking(move |reader| reader.shard(shard)).await
     }
 
-    pub(crate) async fn shard_range(
+    /// As [`Reader::open_shard`].
+    pub(crate) async fn open_shard(
         &self,
         shard: ShardId,
+        whole_max: u64,
+    ) -> Result<Opened, StoreError> {
+        self.blocking(move |reader| reader.open_shard(shard, whole_max)).await
+    }
+
+    /// As [`Reader::shard_piece`].
+    pub(crate) async fn shard_piece(
+        &self,
+        tree: ShardTree,
         range: ByteRange,
-    ) -> Result<RangeRead, StoreError> {
-        self.blocking(move |reader| reader.shard_range(shard, range)).await
+    ) -> Result<Bytes, StoreError> {
+        self.blocking(move |reader| reader.shard_piece(&tree, range)).await
     }
 
     pub(crate) async fn has_shard(&self, shard: ShardId) -> Result<bool, StoreError> {

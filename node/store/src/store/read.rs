@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot};
-use supernode_protocol::wire::{ByteRange, LeaseEntry};
+use supernode_protocol::wire::LeaseEntry;
 
 use super::{Announcement, GroupRead, Shared, Store, merge};
 use crate::error::StoreError;
-use crate::reader::{RangeRead, Shard, cut};
+use crate::reader::Shard;
 
 impl Store {
     /// A whole shard, verified.
@@ -23,23 +23,6 @@ impl Store {
             found.await?.ok_or(StoreError::ShardNotFound { shard })
         };
         shared.company.cache.shard(shard, load).await
-    }
-
-    /// A part of a shard, widened to whole groups, with its proof; both verified.
-    ///
-    /// # Errors
-    /// As [`Self::shard`], and [`StoreError::BadRange`].
-    pub async fn shard_range(
-        &self,
-        shard: ShardId,
-        range: ByteRange,
-    ) -> Result<RangeRead, StoreError> {
-        if let Some(whole) = self.shared.company.cache.cached_shard(shard).await {
-            return cut(shard, &whole, range);
-        }
-        let found =
-            self.shared.first(|lane| async move { lane.shard_range(shard, range).await.map(Some) });
-        found.await?.ok_or(StoreError::ShardNotFound { shard })
     }
 
     /// Whether a shard is here and kept.
