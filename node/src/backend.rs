@@ -20,9 +20,9 @@ use supernode_protocol::tree::{SpanProof, verify_span};
 use supernode_protocol::wire::{
     Ack, ByteRange, ErrorCode, HeldIndexes, LeaseEntry, NodeStatus, Receipt, WireError,
 };
-use supernode_relay::{Backend, GroupRead, RangeRead, ShardPlace, ShardSink};
+use supernode_relay::{Backend, GroupRead, ShardPlace, ShardSink, ShardSource};
 use supernode_store::{
-    GroupRead as StoredGroup, PutBlock, PutShard, ShardBuffer, Store, StoreError,
+    GroupRead as StoredGroup, OpenShard, PutBlock, PutShard, ShardBuffer, Store, StoreError,
 };
 use tokio::sync::watch;
 
@@ -74,8 +74,26 @@ impl ShardSink for StoreSink {
     }
 }
 
+/// A shard on its way out of the store.
+pub struct StoreSource(OpenShard);
+
+impl ShardSource for StoreSource {
+    fn shard_len(&self) -> u64 {
+        self.0.shard_len()
+    }
+
+    fn prove(&self, range: ByteRange) -> Result<(ByteRange, Bytes), WireError> {
+        self.0.prove(range).map_err(told)
+    }
+
+    async fn read(&self, range: ByteRange) -> Result<Bytes, WireError> {
+        self.0.read(range).await.map_err(told)
+    }
+}
+
 impl Backend for NodeBackend {
     type Sink = StoreSink;
+    type Source = StoreSource;
 
     /// Nobody, so that lists and capabilities decide: a member of the DHT is whoever says so, which
     /// proves nothing, and the chain's registry cannot be asked without waiting for its endpoint.
@@ -121,19 +139,13 @@ impl Backend for NodeBackend {
         self.store.renew(caller, lease, expiry).await.map_err(told)
     }
 
-    async fn shard(&self, _caller: NodeId, shard: ShardId) -> Result<Bytes, WireError> {
-        self.store.shard(shard).await.map(|shard| shard.bytes).map_err(told)
-    }
-
-    async fn shard_range(
+    async fn open_shard(
         &self,
         _caller: NodeId,
         shard: ShardId,
-        range: ByteRange,
-    ) -> Result<RangeRead, WireError> {
-        let read = self.store.shard_range(shard, range).await.map_err(told)?;
-        let supernode_store::RangeRead { shard_len, range, proof, bytes } = read;
-        Ok(RangeRead { shard_len, range, proof, bytes })
+        wanted_bytes: u64,
+    ) -> Result<StoreSource, WireError> {
+        self.store.open_shard(shard, wanted_bytes).await.map(StoreSource).map_err(told)
     }
 
     async fn group(

@@ -32,19 +32,6 @@ pub struct ShardPlace {
     pub shard: ShardId,
 }
 
-/// A part of a shard, ready to send.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RangeRead {
-    /// The whole shard's length.
-    pub shard_len: u64,
-    /// The wanted range widened to whole groups.
-    pub range: ByteRange,
-    /// The hash-tree parents that prove it.
-    pub proof: Bytes,
-    /// The bytes of `range`.
-    pub bytes: Bytes,
-}
-
 /// Manifest blocks and placement of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupRead {
@@ -73,10 +60,31 @@ pub trait ShardSink: Send + 'static {
     fn finish(self, place: ShardPlace) -> impl Future<Output = Result<Ack, WireError>> + Send;
 }
 
+/// A shard that is open for reading. Reading it needs memory for the part that is read only.
+pub trait ShardSource: Send + Sync + 'static {
+    /// Bytes of the whole shard.
+    fn shard_len(&self) -> u64;
+
+    /// A range widened to whole groups, and the hash-tree parents that prove it.
+    ///
+    /// # Errors
+    /// `BadRequest` for a range that is not within the shard.
+    fn prove(&self, range: ByteRange) -> Result<(ByteRange, Bytes), WireError>;
+
+    /// The verified bytes of a range of whole groups, or up to the shard's end. It is asked for
+    /// [`PIECE_BYTES`] at most.
+    fn read(&self, range: ByteRange) -> impl Future<Output = Result<Bytes, WireError>> + Send;
+}
+
+/// What is read of a shard, and held in memory of it, at a time.
+pub const PIECE_BYTES: u64 = 1 << 20;
+
 /// The node behind a relay server.
 pub trait Backend: Send + Sync + 'static {
     /// Takes a shard's bytes.
     type Sink: ShardSink;
+    /// Gives a shard's bytes.
+    type Source: ShardSource;
 
     /// What this node knows a client to be, such as a registered node that repairs, besides lists
     /// and capabilities. An id alone proves nothing: it costs nothing. Asked once a connection.
@@ -120,20 +128,13 @@ pub trait Backend: Send + Sync + 'static {
         expiry: Expiry,
     ) -> impl Future<Output = Result<Ack, WireError>> + Send;
 
-    /// A whole shard.
-    fn shard(
+    /// Opens a shard, of which `wanted_bytes` or so will be read.
+    fn open_shard(
         &self,
         caller: NodeId,
         shard: ShardId,
-    ) -> impl Future<Output = Result<Bytes, WireError>> + Send;
-
-    /// A part of a shard with its proof. The range is not yet checked against the shard.
-    fn shard_range(
-        &self,
-        caller: NodeId,
-        shard: ShardId,
-        range: ByteRange,
-    ) -> impl Future<Output = Result<RangeRead, WireError>> + Send;
+        wanted_bytes: u64,
+    ) -> impl Future<Output = Result<Self::Source, WireError>> + Send;
 
     /// Manifest blocks and placement of a group.
     fn group(

@@ -13,6 +13,7 @@ use supernode_tls::identity::peer_of;
 use tokio::time::{Instant, timeout_at};
 
 use crate::admission::{Client, Rejection};
+use crate::answer;
 use crate::backend::Backend;
 use crate::doors::Entry;
 use crate::metrics::Reason;
@@ -166,7 +167,7 @@ async fn welcome<B: Backend>(
         agent: config.agent.clone(),
         streams_max: config.streams_per_connection_max.min(client.requests_max()),
     };
-    send.write_chunk(request::encode(&response)).await.ok()?;
+    send.write_chunk(answer::encode(&response)).await.ok()?;
     send.finish().ok()
 }
 
@@ -179,7 +180,7 @@ async fn refuse<B: Backend>(
     shared.counters.rejected(rejection.reason);
     let response = Response::Error(rejection.error.clone());
     // A client that is gone needs no answer.
-    let _ = send.write_chunk(request::encode(&response)).await;
+    let _ = send.write_chunk(answer::encode(&response)).await;
     let _ = send.finish();
     let _ = recv.stop(CloseCode::Refused.to_varint());
 }

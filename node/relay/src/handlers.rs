@@ -4,20 +4,20 @@
 
 use bytes::{Bytes, BytesMut};
 use quinn::RecvStream;
-use supernode_protocol::ids::{Cid, ShardId};
+use supernode_protocol::ids::Cid;
 use supernode_protocol::limits::{
     LISTING_ENTRIES_MAX, ROOT_BLOCK_BYTES_MAX, SHARD_BYTES_MAX, SPAN_PROOF_BYTES_MAX,
 };
-use supernode_protocol::wire::{
-    Ack, ByteRange, ErrorCode, Request, Response, WireError, encode_frame,
-};
+use supernode_protocol::wire::{Ack, ErrorCode, Request, Response, WireError, encode_frame};
 use supernode_tls::frames::at_end;
 
-use crate::admission::{Client, Direction, Rejection};
+use crate::admission::{Client, Direction, Rejection, Toll};
+use crate::answer::{self, Answer, Body};
 use crate::backend::{Backend, ShardPlace, ShardSink};
+use crate::batch;
 use crate::metrics::Reason;
 use crate::pace::{Pace, STEP_BYTES};
-use crate::request::{Answer, Fault, bad_request, in_time};
+use crate::request::{Fault, bad_request, in_time};
 use crate::server::Shared;
 
 /// Acts on an admitted request.
@@ -26,7 +26,7 @@ pub(crate) async fn handle<B: Backend>(
     client: &Client,
     request: Request,
     recv: &mut RecvStream,
-) -> Result<Answer, Fault> {
+) -> Result<Answer<B::Source>, Fault> {
     let backend = &*shared.backend;
     let caller = client.node;
     match request {
@@ -39,24 +39,29 @@ pub(crate) async fn handle<B: Backend>(
             let ack = in_time(shared, backend.put_block(caller, upload, cid, bytes)).await?;
             return Ok(Response::Stored(ack).into());
         }
+        Request::PutMany { upload, parts } => {
+            return batch::put(shared, client, upload, &parts, recv).await;
+        }
         _ => {}
     }
     expect_end(recv).await?;
     Ok(match request {
         Request::Hello { .. } => return Err(bad_request("this connection has said hello before")),
-        Request::PutShard { .. } | Request::PutBlock { .. } => {
+        Request::PutShard { .. } | Request::PutBlock { .. } | Request::PutMany { .. } => {
             return Err(bad_request("a body was due"));
-        }
-        Request::GetMany { .. } | Request::PutMany { .. } => {
-            return Err(bad_request("this node takes no batches"));
         }
         Request::Commit(commit) => {
             let (ack, slot_count) = backend.commit(caller, *commit).await?;
             Response::Committed { ack, slot_count }.into()
         }
-        Request::GetShard { shard, range: None } => whole_shard(shared, client, shard).await?,
-        Request::GetShard { shard, range: Some(range) } => {
-            part_of_shard(shared, client, shard, range).await?
+        Request::GetShard { shard, range } => {
+            let (response, body) = answer::open(shared, client, shard, range).await?;
+            Answer { response, body: Body::Shard(body) }
+        }
+        Request::GetMany { parts } => {
+            batch::check_count(parts.len())?;
+            let count = u32::try_from(parts.len()).expect("checked above");
+            Answer { response: Response::Many { parts: count }, body: Body::Many(parts) }
         }
         Request::Group { object, group, with_root } => {
             group_blocks(shared, client, (object, group), with_root).await?
@@ -96,12 +101,14 @@ async fn put_shard<B: Backend>(
     place: ShardPlace,
     len: u64,
     recv: &mut RecvStream,
-) -> Result<Answer, Fault> {
+) -> Result<Answer<B::Source>, Fault> {
     check_len("shard", len, SHARD_BYTES_MAX)?;
     client.charge(len)?;
     let _memory = client.claim(len, shared.live.get().queue_wait()).await?;
     let mut sink = in_time(shared, shared.backend.begin_put(client.node, len)).await?;
-    receive(shared, client, recv, len, |bytes| sink.write(bytes)).await?;
+    let mut toll = client.toll(Direction::Ingress, len);
+    receive(shared, &mut toll, recv, len, |bytes| sink.write(bytes)).await?;
+    expect_body_end(shared, recv, len).await?;
     let ack: Ack = in_time(shared, sink.finish(place)).await?;
     Ok(Response::Stored(ack).into())
 }
@@ -117,27 +124,28 @@ async fn receive_block<B: Backend>(
     client.charge(len)?;
     let _memory = client.claim(len, shared.live.get().queue_wait()).await?;
     let mut block = BytesMut::new();
-    receive(shared, client, recv, len, |bytes| {
+    let mut toll = client.toll(Direction::Ingress, len);
+    receive(shared, &mut toll, recv, len, |bytes| {
         block.extend_from_slice(bytes);
         Ok(())
     })
     .await?;
+    expect_body_end(shared, recv, len).await?;
     if Cid::of(&block) != cid {
         return Err(mismatch(format!("the body does not hash to {cid}")));
     }
     Ok(block.freeze())
 }
 
-/// Hands out exactly `len` bytes of body as they come, and then demands the end of the stream.
-async fn receive<B: Backend>(
+/// Hands out exactly `len` bytes of body as they come.
+pub(crate) async fn receive<B: Backend>(
     shared: &Shared<B>,
-    client: &Client,
+    toll: &mut Toll<'_>,
     recv: &mut RecvStream,
     len: u64,
     mut take: impl FnMut(&[u8]) -> Result<(), WireError>,
 ) -> Result<(), Fault> {
     let pace = Pace::of(&shared.live.get());
-    let mut toll = client.toll(Direction::Ingress, len);
     let mut missing = len;
     while missing > 0 {
         let step = missing.min(STEP_BYTES as u64);
@@ -146,6 +154,16 @@ async fn receive<B: Backend>(
         pace.keep(step, work).await??;
         missing -= step;
     }
+    Ok(())
+}
+
+/// Demands that the body ends where it was to.
+pub(crate) async fn expect_body_end<B>(
+    shared: &Shared<B>,
+    recv: &mut RecvStream,
+    len: u64,
+) -> Result<(), Fault> {
+    let pace = Pace::of(&shared.live.get());
     if pace.keep(0, at_end(recv)).await?.map_err(|_| Fault::Gone)? {
         Ok(())
     } else {
@@ -174,46 +192,12 @@ async fn receive_step(
     Ok(())
 }
 
-async fn whole_shard<B: Backend>(
-    shared: &Shared<B>,
-    client: &Client,
-    shard: ShardId,
-) -> Result<Answer, Fault> {
-    let bytes = shared.backend.shard(client.node, shard).await?;
-    let len = bytes.len() as u64;
-    client.charge(len)?;
-    let range = ByteRange { offset: 0, len };
-    let response = Response::Shard { shard_len: len, range, proof_len: 0 };
-    Ok(Answer { response, body: [bytes, Bytes::new()] })
-}
-
-async fn part_of_shard<B: Backend>(
-    shared: &Shared<B>,
-    client: &Client,
-    shard: ShardId,
-    range: ByteRange,
-) -> Result<Answer, Fault> {
-    let end = range.offset.checked_add(range.len);
-    if range.len == 0 || end.is_none_or(|end| end > SHARD_BYTES_MAX) {
-        let ByteRange { offset, len } = range;
-        return Err(bad_request(format!("no shard has {len} bytes from byte {offset}")));
-    }
-    client.charge(range.len)?;
-    let read = shared.backend.shard_range(client.node, shard, range).await?;
-    let response = Response::Shard {
-        shard_len: read.shard_len,
-        range: read.range,
-        proof_len: length(&read.proof),
-    };
-    Ok(Answer { response, body: [read.proof, read.bytes] })
-}
-
 async fn group_blocks<B: Backend>(
     shared: &Shared<B>,
     client: &Client,
     (object, group): (Cid, u32),
     with_root: bool,
-) -> Result<Answer, Fault> {
+) -> Result<Answer<B::Source>, Fault> {
     let read = shared.backend.group(client.node, object, group, with_root).await?;
     let (root, page) = (read.root.unwrap_or_default(), read.page.unwrap_or_default());
     client.charge((root.len() + page.len()) as u64)?;
@@ -222,7 +206,7 @@ async fn group_blocks<B: Backend>(
         page_len: length(&page),
         placement: Box::new(read.placement),
     };
-    Ok(Answer { response, body: [root, page] })
+    Ok(Answer { response, body: Body::Blocks([root, page]) })
 }
 
 /// Demands that a request without a body has none.
@@ -234,7 +218,7 @@ async fn expect_end(recv: &mut RecvStream) -> Result<(), Fault> {
     }
 }
 
-fn check_len(what: &str, len: u64, bytes_max: u64) -> Result<(), Fault> {
+pub(crate) fn check_len(what: &str, len: u64, bytes_max: u64) -> Result<(), Fault> {
     if (1..=bytes_max).contains(&len) {
         return Ok(());
     }

@@ -14,7 +14,9 @@
 //! bytes are durable. Those are the backend's.
 
 mod admission;
+mod answer;
 mod backend;
+mod batch;
 mod config;
 mod connection;
 mod doors;
@@ -33,7 +35,7 @@ mod turnstile;
 
 pub use supernode_tls::transport::{SettingError, Transport};
 
-pub use self::backend::{Backend, GroupRead, RangeRead, ShardPlace, ShardSink};
+pub use self::backend::{Backend, GroupRead, PIECE_BYTES, ShardPlace, ShardSink, ShardSource};
 pub use self::config::{Classes, ClientLimits, Members, Profile, RelayConfig};
 pub use self::metrics::{Histogram, RETRIEVAL_BOUNDS_SECONDS, Reason, RelayMetrics, RequestKind};
 pub use self::server::{Relay, RelayError};

@@ -120,7 +120,7 @@ labelled! {
         Receipt = "receipt",
         /// Hands over the proof of a group's span.
         KeepSpan = "keep_span",
-        /// Reads many shards.
+        /// Reads many shards or parts of shards.
         GetMany = "get_many",
         /// Stores many shards.
         PutMany = "put_many",

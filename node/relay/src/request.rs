@@ -10,32 +10,19 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use quinn::{RecvStream, SendStream, WriteError};
-use supernode_protocol::wire::{ErrorCode, Request, Response, WireError, encode_frame};
+use quinn::{RecvStream, SendStream};
+use supernode_protocol::wire::{ErrorCode, Request, Response, WireError};
 use supernode_tls::codes::CloseCode;
 use supernode_tls::frames::{FrameReadError, read_frame};
 use tokio::time::{Instant, timeout};
 
-use crate::admission::{CHUNK_BYTES, Client, Direction, Permit, Rejection};
+use crate::admission::{Client, Permit, Rejection};
+use crate::answer::{self, Answer};
 use crate::backend::Backend;
-use crate::gate::ByteClaim;
 use crate::handlers;
 use crate::metrics::{Reason, RequestKind};
-use crate::pace::{Pace, STEP_BYTES, TooSlow};
+use crate::pace::{Pace, TooSlow};
 use crate::server::Shared;
-
-/// An answer and the bytes that follow its frame.
-pub(crate) struct Answer {
-    pub(crate) response: Response,
-    pub(crate) body: [Bytes; 2],
-}
-
-impl From<Response> for Answer {
-    fn from(response: Response) -> Self {
-        Self { response, body: [Bytes::new(), Bytes::new()] }
-    }
-}
 
 /// Why a request got no answer of its own kind.
 pub(crate) enum Fault {
@@ -72,20 +59,6 @@ pub(crate) fn stopping() -> Rejection {
     Rejection::new(Reason::Stopping, ErrorCode::Unavailable, "this node is stopping")
 }
 
-/// The frame of a response. Listings are cut to fit before they get here; should one slip
-/// through, the client is told instead of left waiting.
-pub(crate) fn encode(response: &Response) -> Bytes {
-    encode_frame(response).unwrap_or_else(|error| {
-        tracing::error!(%error, "an answer does not fit a frame");
-        let error = WireError {
-            code: ErrorCode::Internal,
-            message: "the answer does not fit a frame".to_owned(),
-            retry_after_ms: None,
-        };
-        encode_frame(&Response::Error(error)).expect("one short sentence fits")
-    })
-}
-
 /// Serves one stream from its first byte to the acknowledgement of its last.
 pub(crate) async fn serve<B: Backend>(
     shared: Arc<Shared<B>>,
@@ -93,7 +66,7 @@ pub(crate) async fn serve<B: Backend>(
     mut send: SendStream,
     mut recv: RecvStream,
 ) {
-    match answer(&shared, &client, &mut send, &mut recv).await {
+    match respond(&shared, &client, &mut send, &mut recv).await {
         Ok(sent_bytes) => {
             let _ = send.finish();
             // Stopping the node waits for this, so that no answer is lost with its connection.
@@ -107,13 +80,17 @@ pub(crate) async fn serve<B: Backend>(
             shared.counters.rejected(Reason::TooSlow);
             cut(&mut send, &mut recv, CloseCode::Deadline);
         }
-        Err(_) => cut(&mut send, &mut recv, CloseCode::Cancelled),
+        Err(Fault::Gone) => cut(&mut send, &mut recv, CloseCode::Cancelled),
+        // What is met before an answer has begun was told.
+        Err(Fault::Rejected(_) | Fault::Backend(_)) => {
+            cut(&mut send, &mut recv, CloseCode::Failed);
+        }
     }
 }
 
 /// Reads, admits, acts and answers; returns how many bytes of body went out. The permit is back
 /// when it returns.
-async fn answer<B: Backend>(
+async fn respond<B: Backend>(
     shared: &Shared<B>,
     client: &Client,
     send: &mut SendStream,
@@ -128,26 +105,23 @@ async fn answer<B: Backend>(
             is_read = matches!(request, Request::GetShard { .. });
             let work = async {
                 permit = Some(admit(shared, client, &request).await?);
-                let answer = run(shared, client, request, recv).await?;
-                // Memory is claimed while the answer can still be another one.
-                let first = claim_first(shared, client, &answer).await?;
-                Ok((answer, first))
+                run(shared, client, request, recv).await
             };
-            while_wanted(send, work).await
+            while_wanted(send.stopped(), work).await
         }
         Ok(Err(FrameReadError::Read(_))) => Err(Fault::Gone),
         Ok(Err(error)) => Err(bad_request(error.to_string())),
         Err(_) => Err(too_late("the request's frame did not arrive in time")),
     };
-    let (answer, first) = match outcome {
-        Ok(answered) => answered,
-        Err(fault) => (Response::Error(told(shared, fault)?).into(), None),
+    let answer = match outcome {
+        Ok(answer) => answer,
+        Err(fault) => Response::Error(told(shared, fault)?).into(),
     };
     // Whatever of the body was not read is not wanted.
     let _ = recv.stop(CloseCode::Refused.to_varint());
-    let is_error = matches!(answer.response, Response::Error(_));
-    let sent_bytes = deliver(shared, client, answer, first, send).await?;
-    if is_read && !is_error {
+    let gone = send.stopped();
+    let sent_bytes = while_wanted(gone, answer::deliver(shared, client, answer, send)).await?;
+    if is_read && sent_bytes > 0 {
         shared.counters.retrieved(received.elapsed());
     }
     drop::<Option<Permit>>(permit);
@@ -155,7 +129,7 @@ async fn answer<B: Backend>(
 }
 
 /// What a fault is told as, if there is anybody to tell.
-fn told<B>(shared: &Shared<B>, fault: Fault) -> Result<WireError, Fault> {
+pub(crate) fn told<B>(shared: &Shared<B>, fault: Fault) -> Result<WireError, Fault> {
     match fault {
         Fault::Rejected(Rejection { reason, error }) => {
             shared.counters.rejected(reason);
@@ -182,13 +156,13 @@ async fn admit<B: Backend>(
 /// Whoever waits for memory or a rate must notice: a waiting task keeps its connection alive, and
 /// with it what others of that connection hold.
 async fn while_wanted<T>(
-    send: &SendStream,
+    gone: impl Future,
     work: impl Future<Output = Result<T, Fault>>,
 ) -> Result<T, Fault> {
     tokio::select! {
         biased;
         outcome = work => outcome,
-        _ = send.stopped() => Err(Fault::Gone),
+        _ = gone => Err(Fault::Gone),
     }
 }
 
@@ -197,10 +171,10 @@ async fn run<B: Backend>(
     client: &Client,
     request: Request,
     recv: &mut RecvStream,
-) -> Result<Answer, Fault> {
+) -> Result<Answer<B::Source>, Fault> {
     match request {
         // Their bodies take as long as they need; what is behind them has the deadline.
-        Request::PutShard { .. } | Request::PutBlock { .. } => {
+        Request::PutShard { .. } | Request::PutBlock { .. } | Request::PutMany { .. } => {
             handlers::handle(shared, client, request, recv).await
         }
         _ => in_time(shared, handlers::handle(shared, client, request, recv)).await,
@@ -217,63 +191,6 @@ pub(crate) async fn in_time<B, T, E: Into<Fault>>(
         Ok(outcome) => outcome.map_err(Into::into),
         Err(_) => Err(too_late("the request took too long")),
     }
-}
-
-/// Memory for the first piece of an answer's body.
-async fn claim_first<B>(
-    shared: &Shared<B>,
-    client: &Client,
-    answer: &Answer,
-) -> Result<Option<ByteClaim>, Fault> {
-    let Some(first) = answer.body.iter().find(|part| !part.is_empty()) else { return Ok(None) };
-    let bytes = first.len().min(CHUNK_BYTES) as u64;
-    Ok(Some(client.claim(bytes, shared.live.get().queue_wait()).await?))
-}
-
-/// Writes an answer, piece by piece as memory, rates and the client allow; returns the length of
-/// its body.
-async fn deliver<B>(
-    shared: &Shared<B>,
-    client: &Client,
-    answer: Answer,
-    mut first: Option<ByteClaim>,
-    send: &mut SendStream,
-) -> Result<u64, Fault> {
-    let Answer { response, body } = answer;
-    let config = shared.live.get();
-    let pace = Pace::of(&config);
-    let body_bytes = body.iter().map(|part| part.len() as u64).sum();
-    let mut toll = client.toll(Direction::Egress, body_bytes);
-    written(pace.keep(0, send.write_chunk(encode(&response))).await)?;
-    for mut part in body {
-        while !part.is_empty() {
-            let chunk = part.split_to(part.len().min(CHUNK_BYTES));
-            let claim = match first.take() {
-                Some(claim) => claim,
-                None => {
-                    let claim = client.claim(chunk.len() as u64, config.request_timeout());
-                    while_wanted(send, async { Ok(claim.await?) }).await?
-                }
-            };
-            // The transport takes the buffers as they are; nothing is copied here.
-            let mut chunk = claim.wrap(chunk);
-            while !chunk.is_empty() {
-                let step = chunk.split_to(chunk.len().min(STEP_BYTES));
-                let step_bytes = step.len() as u64;
-                let paid = async {
-                    toll.pay(step_bytes).await;
-                    Ok(())
-                };
-                while_wanted(send, paid).await?;
-                written(pace.keep(step_bytes, send.write_chunk(step)).await)?;
-            }
-        }
-    }
-    Ok(body_bytes)
-}
-
-fn written(outcome: Result<Result<(), WriteError>, TooSlow>) -> Result<(), Fault> {
-    outcome?.map_err(|_| Fault::Gone)
 }
 
 fn cut(send: &mut SendStream, recv: &mut RecvStream, code: CloseCode) {

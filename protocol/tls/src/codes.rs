@@ -24,6 +24,8 @@ pub enum CloseCode {
     Protocol = 5,
     /// The other end is not the node that was dialled.
     WrongPeer = 6,
+    /// The node failed in the middle of an answer.
+    Failed = 7,
 }
 
 impl CloseCode {

@@ -16,7 +16,7 @@ use supernode_protocol::tree::{SpanProof, TreeHasher, align_to_groups, range_pro
 use supernode_protocol::wire::{
     Ack, ByteRange, ErrorCode, HeldIndexes, LeaseEntry, NodeStatus, Receipt, WireError,
 };
-use supernode_relay::{Backend, GroupRead, RangeRead, ShardPlace, ShardSink};
+use supernode_relay::{Backend, GroupRead, PIECE_BYTES, ShardPlace, ShardSink, ShardSource};
 use tokio::sync::watch;
 
 use crate::setup::{NETWORK, record_of};
@@ -33,6 +33,8 @@ pub enum Lie {
     ForgedPlacement,
     PlacementOfAnother,
     ForgedMember,
+    /// Pieces of a shard from this one on cannot be read.
+    NoPieceFrom(u64),
 }
 
 #[derive(Default)]
@@ -139,6 +141,56 @@ impl ShardSink for MemorySink {
     }
 }
 
+pub struct MemorySource {
+    bytes: Bytes,
+    lie: Option<Lie>,
+}
+
+impl MemorySource {
+    fn lies(&self, lie: Lie) -> bool {
+        self.lie == Some(lie)
+    }
+}
+
+impl ShardSource for MemorySource {
+    fn shard_len(&self) -> u64 {
+        let len = self.bytes.len() as u64;
+        match self.lie {
+            Some(Lie::WrongShardLen) => len + 64,
+            Some(Lie::ShortShard) => len - 1,
+            _ => len,
+        }
+    }
+
+    fn prove(&self, range: ByteRange) -> Result<(ByteRange, Bytes), WireError> {
+        let len = self.bytes.len() as u64;
+        let mut hasher = TreeHasher::new(len);
+        hasher.update(&self.bytes);
+        let (_, outboard) = hasher.finish().expect("all bytes were fed");
+        let wanted = range.offset..range.offset + range.len;
+        let mut aligned =
+            align_to_groups(wanted.clone(), len).map_err(|_| error(ErrorCode::BadRequest))?;
+        let proof = Bytes::from(range_proof(&outboard, len, wanted).expect("checked above"));
+        if self.lies(Lie::ShiftedRange) {
+            aligned.start += 1;
+        }
+        let range = ByteRange { offset: aligned.start, len: aligned.end - aligned.start };
+        Ok((range, if self.lies(Lie::FlippedProof) { flip(&proof) } else { proof }))
+    }
+
+    async fn read(&self, range: ByteRange) -> Result<Bytes, WireError> {
+        if let Some(Lie::NoPieceFrom(first)) = self.lie
+            && range.offset / PIECE_BYTES >= first
+        {
+            return Err(error(ErrorCode::Internal));
+        }
+        let place = |at: u64| usize::try_from(at).expect("in memory");
+        let end = place(range.offset + range.len).min(self.bytes.len());
+        let bytes = self.bytes.slice(place(range.offset)..end);
+        Ok(if self.lies(Lie::FlippedByte) { flip(&bytes) } else { bytes })
+    }
+}
+
 /// Counts a request in and, whatever becomes of it, out.
 struct Visit<'a>(&'a watch::Sender<usize>);
 
@@ -157,6 +209,7 @@ impl Drop for Visit<'_> {
 
 impl Backend for MemoryBackend {
     type Sink = MemorySink;
+    type Source = MemorySource;
 
     fn class_of(&self, _caller: NodeId) -> Option<ClientClass> {
         *self.class.lock()
@@ -242,43 +295,15 @@ impl Backend for MemoryBackend {
         Ok(self.ack())
     }
 
-    async fn shard(&self, _caller: NodeId, shard: ShardId) -> Result<Bytes, WireError> {
-        let bytes = self.content.lock().shards.get(&shard).cloned();
-        let bytes = bytes.ok_or_else(|| error(ErrorCode::NotFound))?;
-        Ok(match *self.lie.lock() {
-            Some(Lie::FlippedByte) => flip(&bytes),
-            Some(Lie::ShortShard) => bytes.slice(..bytes.len() - 1),
-            _ => bytes,
-        })
-    }
-
-    async fn shard_range(
+    async fn open_shard(
         &self,
         _caller: NodeId,
         shard: ShardId,
-        range: ByteRange,
-    ) -> Result<RangeRead, WireError> {
-        let whole = self.content.lock().shards.get(&shard).cloned();
-        let whole = whole.ok_or_else(|| error(ErrorCode::NotFound))?;
-        let len = whole.len() as u64;
-        let mut hasher = TreeHasher::new(len);
-        hasher.update(&whole);
-        let (_, outboard) = hasher.finish().expect("all bytes were fed");
-        let wanted = range.offset..range.offset + range.len;
-        let mut aligned =
-            align_to_groups(wanted.clone(), len).map_err(|_| error(ErrorCode::BadRequest))?;
-        let proof = Bytes::from(range_proof(&outboard, len, wanted).expect("checked above"));
-        if self.lies(Lie::ShiftedRange) {
-            aligned.start += 1;
-        }
-        let place = |at: u64| usize::try_from(at).expect("in memory");
-        let bytes = whole.slice(place(aligned.start)..place(aligned.end));
-        Ok(RangeRead {
-            shard_len: if self.lies(Lie::WrongShardLen) { len + 64 } else { len },
-            range: ByteRange { offset: aligned.start, len: aligned.end - aligned.start },
-            proof: if self.lies(Lie::FlippedProof) { flip(&proof) } else { proof },
-            bytes: if self.lies(Lie::FlippedByte) { flip(&bytes) } else { bytes },
-        })
+        _wanted_bytes: u64,
+    ) -> Result<MemorySource, WireError> {
+        let bytes = self.content.lock().shards.get(&shard).cloned();
+        let bytes = bytes.ok_or_else(|| error(ErrorCode::NotFound))?;
+        Ok(MemorySource { bytes, lie: *self.lie.lock() })
     }
 
     async fn group(

@@ -3,6 +3,7 @@
 
 mod admission;
 mod backend;
+mod batches;
 mod bodies;
 mod cancelled;
 mod classes;

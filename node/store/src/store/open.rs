@@ -93,7 +93,7 @@ impl Store {
         let whole_max = match wanted_bytes {
             // For a few bytes no long shard is read.
             ..FEW_BYTES => 0,
-            ..PIECE_BYTES => PIECE_BYTES,
+            FEW_BYTES..PIECE_BYTES => PIECE_BYTES,
             _ => cache.whole_max(shard).await,
         };
         let load = async {
