@@ -14,11 +14,13 @@
 use std::io;
 use std::sync::Arc;
 
+mod block;
 mod direct;
 mod probe;
 mod real;
 mod sim;
 
+pub(crate) use self::block::{Block, Blocks};
 pub(crate) use self::probe::open;
 pub use self::probe::{Io, IoChoice};
 
@@ -60,6 +62,12 @@ pub trait DiskFile: Send + Sync {
 
     /// Reads into `buffer` until it is full or the file ends; returns how much was read.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// As [`Self::read_at`] for what is wanted but once: a disk that is written past the system's
+    /// memory is read past it too where offset, length and memory are whole blocks.
+    fn read_once_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read_at(offset, buffer)
+    }
 
     /// The file's length.
     fn len(&self) -> io::Result<u64>;

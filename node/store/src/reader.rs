@@ -10,6 +10,7 @@
 //! there.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,6 +23,7 @@ use supernode_protocol::tree;
 use supernode_protocol::wire::ByteRange;
 
 use crate::catalog::{Catalog, GroupEntry, IndexError, Kept, State, Thing};
+use crate::disk::{Block, Blocks, DiskFile};
 use crate::error::StoreError;
 use crate::index::Overlay;
 use crate::metrics::{Counters, bump};
@@ -60,6 +62,36 @@ pub struct RangeRead {
     pub bytes: Bytes,
 }
 
+/// How bytes come from the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Through the system's memory, which has them then for the next who wants them.
+    Kept,
+    /// Past it, on disks that are written past it too: what is wanted once shall not drive out
+    /// what is wanted often.
+    Once,
+}
+
+impl Way {
+    /// Reads a range of a file, or as much as there is of it.
+    fn read(self, file: &dyn DiskFile, offset: u64, len: usize) -> io::Result<Bytes> {
+        if self == Self::Once {
+            let mut block = Block::new(offset, len);
+            match block.fill_once(file, offset) {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Ok(Bytes::new());
+                }
+                filled => filled?,
+            }
+            return Ok(Bytes::from_owner(block));
+        }
+        let mut bytes = vec![0; len];
+        let read = file.read_at(offset, &mut bytes)?;
+        bytes.truncate(read);
+        Ok(bytes.into())
+    }
+}
+
 /// Reads of one store. Cheap to share.
 pub struct Reader {
     segments: Arc<Segments>,
@@ -69,7 +101,7 @@ pub struct Reader {
     quarantine: Mutex<HashMap<Position, Thing>>,
     /// Told once of each of them.
     damage: broadcast::Sender<Thing>,
-    pieces: open::Pieces,
+    pieces: Blocks,
 }
 
 impl Reader {
@@ -86,7 +118,7 @@ impl Reader {
             counters,
             quarantine: Mutex::default(),
             damage,
-            pieces: open::Pieces::default(),
+            pieces: Blocks::default(),
         }
     }
 
@@ -151,9 +183,8 @@ impl Reader {
     ///
     /// # Errors
     /// [`StoreError::ShardNotFound`], [`StoreError::Damaged`], or what the disk says.
-    pub fn shard(&self, shard: ShardId) -> Result<Shard, StoreError> {
-        let thing = Thing::Shard(shard);
-        self.follow_shard(shard, |kept| self.read_back(thing, kept))
+    pub fn shard(&self, shard: ShardId, way: Way) -> Result<Shard, StoreError> {
+        self.follow_shard(shard, |kept| self.shard_at(shard, kept, way))
     }
 
     /// Reads and verifies a shard or block where it is kept, with its hash tree if it has one.
@@ -161,11 +192,11 @@ impl Reader {
     /// # Errors
     /// [`StoreError::Damaged`], or what the disk says.
     pub(crate) fn read_back(&self, thing: Thing, kept: &Kept) -> Result<Shard, StoreError> {
-        let segment = self.segments.segment(kept.at.segment)?;
         match thing {
-            Thing::Shard(shard) => self.whole_shard(&segment, shard, kept),
+            Thing::Shard(shard) => self.shard_at(shard, kept, Way::Once),
             Thing::Block(_) => {
-                let (record, _) = self.whole_record(&segment, thing, kept)?;
+                let segment = self.segments.segment(kept.at.segment)?;
+                let (record, _) = self.whole_record(&segment, thing, kept, Way::Kept)?;
                 let bytes = record.slice(to_len(kept.payload_start)..);
                 Ok(Shard { bytes, outboard: Bytes::new() })
             }
@@ -202,14 +233,20 @@ impl Reader {
         self.follow(Thing::Shard(shard), read)?.flatten().ok_or(absent)
     }
 
+    fn shard_at(&self, shard: ShardId, kept: &Kept, way: Way) -> Result<Shard, StoreError> {
+        let segment = self.segments.segment(kept.at.segment)?;
+        self.whole_shard(&segment, shard, kept, way)
+    }
+
     fn whole_shard(
         &self,
         segment: &Segment,
         shard: ShardId,
         kept: &Kept,
+        way: Way,
     ) -> Result<Shard, StoreError> {
         let thing = Thing::Shard(shard);
-        let (record, header) = self.whole_record(segment, thing, kept)?;
+        let (record, header) = self.whole_record(segment, thing, kept, way)?;
         let start = to_len(kept.payload_start);
         let tree_start = HEADER_BYTES + header.shape.meta_len as usize;
         let tree_end = tree_start + header.shape.outboard_len as usize;
@@ -250,8 +287,8 @@ impl Reader {
 
     fn verify_in(&self, segment: &Segment, thing: Thing, kept: &Kept) -> Result<(), StoreError> {
         match thing {
-            Thing::Shard(shard) => self.whole_shard(segment, shard, kept).map(drop),
-            Thing::Block(_) => self.whole_record(segment, thing, kept).map(drop),
+            Thing::Shard(shard) => self.whole_shard(segment, shard, kept, Way::Kept).map(drop),
+            Thing::Block(_) => self.whole_record(segment, thing, kept, Way::Kept).map(drop),
         }
     }
 
@@ -331,19 +368,20 @@ impl Reader {
         segment: &Segment,
         thing: Thing,
         kept: &Kept,
+        way: Way,
     ) -> Result<(Bytes, Header), StoreError> {
         self.demand_sound(thing, kept.at)?;
-        let mut record = vec![0; to_len(kept.payload_start + kept.len)];
-        let read = segment.file.read_at(kept.at.offset, &mut record);
-        let read = read.map_err(|error| StoreError::io("read a record", error))?;
+        let (offset, len) = (kept.at.offset, to_len(kept.payload_start + kept.len));
+        let record = way.read(&*segment.file, offset, len);
+        let record = record.map_err(|error| StoreError::io("read a record", error))?;
         let header = Header::decode_at(&record, segment.header.tag, kept.at.offset);
         let header =
-            header.ok().filter(|header| read == record.len() && agrees(header, thing, kept));
+            header.ok().filter(|header| record.len() == len && agrees(header, thing, kept));
         let header = if has(Bug::BelievesIndex) { Header::decode(&record).ok() } else { header };
-        let payload = &record[to_len(kept.payload_start)..];
+        let payload = record.get(to_len(kept.payload_start)..).unwrap_or_default();
         let whole = header.filter(|header| *blake3::hash(payload).as_bytes() == header.id);
         match whole {
-            Some(header) => Ok((record.into(), header)),
+            Some(header) => Ok((record, header)),
             None => Err(self.set_aside(thing, kept.at)),
         }
     }

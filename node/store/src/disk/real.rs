@@ -49,7 +49,8 @@ impl RealDisk {
             true => Some(Mutex::new(Some(DirectWriter::new(open_directly(&file, true)?)))),
             false => None,
         };
-        Ok(Arc::new(RealFile { file, reader: OnceLock::new(), writer }))
+        let reads_directly = self.writes_directly;
+        Ok(Arc::new(RealFile { file, reads_directly, reader: OnceLock::new(), writer }))
     }
 }
 
@@ -111,6 +112,8 @@ impl Disk for RealDisk {
 #[derive(Debug)]
 struct RealFile {
     file: File,
+    /// Whether what is wanted but once is read past the system's memory.
+    reads_directly: bool,
     /// For reads past the system's memory, once somebody wants one.
     reader: OnceLock<Option<File>>,
     /// For writes past it, while there are any. There is one writer, so nobody waits for it.
@@ -225,6 +228,19 @@ impl DiskFile for RealFile {
         let have = filled.saturating_sub(lead).min(buffer.len());
         buffer[..have].copy_from_slice(&space[lead..lead + have]);
         Ok(have)
+    }
+
+    fn read_once_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let block = to_len(BLOCK_BYTES);
+        let is_whole = [to_len(offset), buffer.len(), buffer.as_ptr().addr()]
+            .iter()
+            .all(|number| number.is_multiple_of(block));
+        let direct = if self.reads_directly && is_whole { self.direct() } else { None };
+        match direct.map(|file| fill_directly(file, offset, buffer)) {
+            Some(Ok(filled)) => Ok(filled),
+            // A file system may refuse it only now.
+            _ => self.read_at(offset, buffer),
+        }
     }
 
     fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {

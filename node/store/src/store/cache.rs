@@ -16,10 +16,9 @@ use crate::catalog::Thing;
 use crate::config::StoreConfig;
 use crate::error::StoreError;
 use crate::metrics::{Counters, bump};
-use crate::reader::{Shard, ShardTree};
+use crate::reader::{Shard, ShardTree, Way};
 
 use super::lane::Lane;
-use super::open::PIECE_BYTES;
 
 /// What an entry costs besides its bytes.
 const ENTRY_BYTES: usize = 256;
@@ -111,14 +110,21 @@ impl Cache {
         Self { entries, seen, bytes_max: config.cache_bytes_max, counters }
     }
 
-    /// How long a shard may be to be loaded whole, now that it is wanted: what was wanted lately
-    /// is hot.
-    pub(super) async fn whole_max(&self, shard: ShardId) -> u64 {
+    /// How a shard is to be read, now that it is wanted: what was wanted lately is hot.
+    pub(super) async fn way(&self, shard: ShardId) -> Way {
+        if self.bytes_max == 0 {
+            return Way::Once;
+        }
         if self.seen.get(&shard).await.is_some() {
-            return PIECE_BYTES.max(self.bytes_max / SHARD_SHARE);
+            return Way::Kept;
         }
         self.seen.insert(shard, ()).await;
-        PIECE_BYTES
+        Way::Once
+    }
+
+    /// How long a hot shard may be to be loaded whole.
+    pub(super) fn shard_bytes_max(&self) -> u64 {
+        self.bytes_max / SHARD_SHARE
     }
 
     /// A shard, from memory or opened; what is loaded whole stays.

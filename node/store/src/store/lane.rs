@@ -34,7 +34,7 @@ use crate::disk::{self, DirectoryLock, Disk};
 use crate::error::StoreError;
 use crate::index::SledOptions;
 use crate::metrics::{Counters, MeteredDisk, StoreMetrics, bump};
-use crate::reader::{Opened, Reader, Shard, ShardTree};
+use crate::reader::{Opened, Reader, Shard, ShardTree, Way};
 use crate::record::Position;
 use crate::recovery::{IndexSource, Recovery, SledSource};
 use crate::scrub::{Scrub, ScrubCommand, ScrubConfig, ScrubStatus};
@@ -378,8 +378,9 @@ impl Lane {
 
     // --- reading ---------------------------------------------------------------------------
 
-    pub(crate) async fn shard(&self, shard: ShardId) -> Result<Shard, StoreError> {
-        self.blocking(move |reader| reader.shard(shard)).await
+    /// As [`Reader::shard`].
+    pub(crate) async fn shard(&self, shard: ShardId, way: Way) -> Result<Shard, StoreError> {
+        self.blocking(move |reader| reader.shard(shard, way)).await
     }
 
     /// As [`Reader::open_shard`].
@@ -387,8 +388,9 @@ impl Lane {
         &self,
         shard: ShardId,
         whole_max: u64,
+        way: Way,
     ) -> Result<Opened, StoreError> {
-        self.blocking(move |reader| reader.open_shard(shard, whole_max)).await
+        self.blocking(move |reader| reader.open_shard(shard, whole_max, way)).await
     }
 
     /// As [`Reader::shard_piece`].

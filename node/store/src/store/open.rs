@@ -16,7 +16,7 @@ use super::cache::Found;
 use super::lane::Lane;
 use super::{Shared, Store};
 use crate::error::StoreError;
-use crate::reader::{Opened, RangeRead, ShardTree};
+use crate::reader::{Opened, RangeRead, ShardTree, Way};
 
 /// What is read at a time of a shard that is not in memory.
 pub const PIECE_BYTES: u64 = 1 << 20;
@@ -90,15 +90,16 @@ impl Store {
     ) -> Result<OpenShard, StoreError> {
         let shared = &self.shared;
         let cache = &shared.company.cache;
+        let way = if wanted_bytes < FEW_BYTES { Way::Once } else { cache.way(shard).await };
         let whole_max = match wanted_bytes {
             // For a few bytes no long shard is read.
             ..FEW_BYTES => 0,
-            FEW_BYTES..PIECE_BYTES => PIECE_BYTES,
-            _ => cache.whole_max(shard).await,
+            PIECE_BYTES.. if way == Way::Kept => cache.shard_bytes_max().max(PIECE_BYTES),
+            _ => PIECE_BYTES,
         };
         let load = async {
             let found = shared.first(|lane| async move {
-                let opened = lane.open_shard(shard, whole_max).await?;
+                let opened = lane.open_shard(shard, whole_max, way).await?;
                 Ok(Some((Arc::clone(lane), opened)))
             });
             let (lane, opened) = found.await?.ok_or(StoreError::ShardNotFound { shard })?;

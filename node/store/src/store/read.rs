@@ -18,8 +18,9 @@ impl Store {
     /// [`StoreError::ShardNotFound`], [`StoreError::Damaged`], [`StoreError::Offline`].
     pub async fn shard(&self, shard: ShardId) -> Result<Shard, StoreError> {
         let shared = &self.shared;
+        let way = shared.company.cache.way(shard).await;
         let load = async {
-            let found = shared.first(|lane| async move { lane.shard(shard).await.map(Some) });
+            let found = shared.first(|lane| async move { lane.shard(shard, way).await.map(Some) });
             found.await?.ok_or(StoreError::ShardNotFound { shard })
         };
         shared.company.cache.shard(shard, load).await

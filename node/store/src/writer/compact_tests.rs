@@ -13,6 +13,7 @@ use super::harness::{Action, IndexFate, LARGE, Lab, config};
 use crate::catalog::{Thing, cached_upload};
 use crate::config::StoreConfig;
 use crate::disk::Fault;
+use crate::reader::Way;
 use crate::record::Body;
 use crate::sample::Terms;
 use crate::segment::read_record;
@@ -175,7 +176,7 @@ fn a_damaged_shard_keeps_its_segment_until_it_is_put_again() {
     lab.model.now += 600;
     reclaim_alone(&mut lab);
     assert!(oldest(&lab) > 1 && !lab.writer.is_compacting());
-    lab.reader.shard(shard).expect("whole again");
+    lab.reader.shard(shard, Way::Kept).expect("whole again");
 }
 
 #[test]
@@ -198,7 +199,7 @@ fn a_cached_shard_moves_on_and_stays_as_old_as_it_is() {
     lab.restart(true, IndexFate::Lost);
     lab.compare();
     assert_eq!(entry(&lab).used_secs, before.used_secs);
-    assert!(lab.reader.shard(shard).is_ok());
+    assert!(lab.reader.shard(shard, Way::Kept).is_ok());
 }
 
 #[test]

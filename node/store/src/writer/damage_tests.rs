@@ -9,6 +9,7 @@ use super::harness::{Action, IndexFate, LARGE, Lab, config};
 use crate::config::StoreConfig;
 use crate::disk::Disk;
 use crate::error::StoreError;
+use crate::reader::Way;
 use crate::record::Kind;
 use crate::sample::Terms;
 use crate::segment::file_name;
@@ -46,7 +47,7 @@ fn wait(lab: &mut Lab) {
 
 fn is_readable(lab: &Lab, shards: impl IntoIterator<Item = usize>) -> bool {
     let known = &lab.world.objects[LARGE].groups[0].shards;
-    shards.into_iter().all(|shard| lab.reader.shard(known[shard].1).is_ok())
+    shards.into_iter().all(|shard| lab.reader.shard(known[shard].1, Way::Kept).is_ok())
 }
 
 /// Everything is as [`pinned`] left it, but for the idle upload.
@@ -165,7 +166,7 @@ pub(super) fn read_misplaced(seed: u64) {
     let file = lab.disk.open(&to.0, true).expect("a segment");
     file.write_at(to.1.at.offset, &[&record]).expect("a sound disk");
     assert!(is_readable(&lab, [0, 2]));
-    let read = lab.reader.shard(known[1].1).map(|shard| shard.bytes == known[1].2);
+    let read = lab.reader.shard(known[1].1, Way::Kept).map(|shard| shard.bytes == known[1].2);
     assert!(matches!(read, Err(StoreError::Damaged { .. })), "seed {seed}: served: {read:?}");
 }
 
@@ -190,7 +191,7 @@ fn with_a_hole() -> Lab {
 
 fn assert_hole_costs_its_shard_only(lab: &Lab) {
     let (_, shard, _) = lab.world.objects[LARGE].groups[0].shards[0];
-    let hole = lab.reader.shard(shard);
+    let hole = lab.reader.shard(shard, Way::Kept);
     assert!(matches!(hole, Err(StoreError::Damaged { .. })), "wanted again, and zeros: {hole:?}");
     assert!(is_readable(lab, 1..2), "it was durable, and still is");
 }

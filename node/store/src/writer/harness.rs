@@ -25,7 +25,7 @@ use crate::disk::{Disk, Fault, SimDisk};
 use crate::error::StoreError;
 use crate::index::{Index, MapKv, Mark, MemoryIndex, OpenFailure};
 use crate::metrics::Counters;
-use crate::reader::Reader;
+use crate::reader::{Reader, Way};
 use crate::record::{Kind, Position, Span};
 use crate::recovery::{IndexSource, Layout, Recovery, entry_of, replay};
 use crate::sample::{Client, Object, Recipe, Terms, object};
@@ -706,7 +706,7 @@ impl Lab {
             let seed = self.seed;
             self.reader.verify(thing, &kept).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
             if let Thing::Shard(shard) = thing {
-                let read = self.reader.shard(shard);
+                let read = self.reader.shard(shard, Way::Kept);
                 assert_eq!(read.is_ok(), kept.live > 0, "seed {seed}: {read:?}");
             }
         }

@@ -15,6 +15,7 @@ use super::super::lane::{Lane, Part, TermsLeft};
 use super::super::put::Item;
 use crate::catalog::{CACHED_SLOT, Thing, cached_upload};
 use crate::error::StoreError;
+use crate::reader::Way;
 use crate::record::Span;
 use crate::writer::Op;
 
@@ -146,7 +147,7 @@ impl Step {
         slot: Slot,
         shard: ShardId,
     ) -> Result<Option<u64>, StoreError> {
-        let read = match self.source.shard(shard).await {
+        let read = match self.source.shard(shard, Way::Once).await {
             // What is lost here is lost wherever the group is; repair brings it from elsewhere.
             Err(StoreError::Damaged { .. } | StoreError::ShardNotFound { .. }) => return Ok(None),
             read => read?,
