@@ -8,6 +8,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -21,10 +22,11 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::error::ClientError;
 use crate::link::Link;
+use crate::statistics::count;
 
 /// Bytes handed to the transport, or taken from it, at a time; each must move within the
 /// time-out for progress.
-const STEP_BYTES: usize = 256 << 10;
+const STEP_BYTES: usize = 64 << 10;
 
 /// How a call failed before its answer came.
 pub(crate) enum Failure {
@@ -54,9 +56,9 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// When a transfer of `len` bytes that starts now must be over.
-    fn transfer_end(&self, len: u64) -> Instant {
-        Instant::now() + self.progress + Duration::from_secs(len / self.bytes_per_sec_min)
+    /// How long `len` bytes of a body are waited for.
+    fn patience(&self, len: u64) -> Duration {
+        self.progress.saturating_add(Duration::from_secs(len / self.bytes_per_sec_min))
     }
 }
 
@@ -65,6 +67,11 @@ pub(crate) struct Call {
     send: SendStream,
     recv: RecvStream,
     link: Arc<Link>,
+    /// How much longer the body that was announced is waited for. Pauses of the reader do not
+    /// count: the node is not to blame for them.
+    patience: Duration,
+    received_bytes: u64,
+    waited: Duration,
     has_ended: bool,
     // Declared last: fields are dropped in order.
     _permit: OwnedSemaphorePermit,
@@ -93,22 +100,39 @@ impl Call {
             .await
             .map_err(|_| Failure::Lost(timed_out(link.node, "allow another stream", limit)))?
             .map_err(|error| Failure::Lost(unreachable(link.node, &error)))?;
-        Ok(Self { send, recv, link, has_ended: false, _permit: permit })
+        Ok(Self {
+            send,
+            recv,
+            link,
+            patience: Duration::ZERO,
+            received_bytes: 0,
+            waited: Duration::ZERO,
+            has_ended: false,
+            _permit: permit,
+        })
     }
 
-    fn node(&self) -> NodeId {
+    /// Whom it was put to.
+    pub(crate) fn node(&self) -> NodeId {
         self.link.node
     }
 
-    /// Sends a request and its body, and waits for the frame of the answer.
+    /// Bytes of body that came, and the time they were waited for.
+    pub(crate) fn received(&self) -> (u64, Duration) {
+        (self.received_bytes, self.waited)
+    }
+
+    /// Sends a request and its body, the pieces one after another, and waits for the frame of
+    /// the answer.
     pub(crate) async fn exchange(
         &mut self,
         request: &Request,
-        body: Bytes,
+        body: &[Bytes],
     ) -> Result<Response, Failure> {
         let frame = encode_frame(request).map_err(|error| {
             Failure::Final(ClientError::BadRequest { node: self.node(), reason: error.to_string() })
         })?;
+        count(&self.link.counters.requests);
         self.send_all(frame, body).await?;
         let by = Instant::now() + self.link.pace.progress;
         let answer = read_frame::<Response>(&mut self.recv);
@@ -122,25 +146,47 @@ impl Call {
     }
 
     /// A node that refuses early stops reading; its answer says why, so that is not an error here.
-    async fn send_all(&mut self, frame: Bytes, mut body: Bytes) -> Result<(), Failure> {
-        let end = self.link.pace.transfer_end(body.len() as u64);
-        let mut piece = frame;
-        loop {
-            let by = end.min(Instant::now() + self.link.pace.progress);
-            let write = self.send.write_chunk(piece);
-            match while_alive(write, pending::<()>(), &self.link, "take the request", by).await? {
-                Ok(()) => {}
-                Err(WriteError::Stopped(_)) => return Ok(()),
-                Err(error) => return Err(Failure::Lost(unreachable(self.node(), &error))),
+    async fn send_all(&mut self, frame: Bytes, body: &[Bytes]) -> Result<(), Failure> {
+        let body_bytes = body.iter().map(|piece| piece.len() as u64).sum();
+        let end = Instant::now() + self.link.pace.patience(body_bytes);
+        if !self.send_piece(frame, end).await? {
+            return Ok(());
+        }
+        for piece in body {
+            let mut rest = piece.clone();
+            while !rest.is_empty() {
+                let step = rest.split_to(rest.len().min(STEP_BYTES));
+                let sent_bytes = step.len() as u64;
+                if !self.send_piece(step, end).await? {
+                    return Ok(());
+                }
+                self.link.counters.body_bytes_sent.fetch_add(sent_bytes, Relaxed);
             }
-            if body.is_empty() {
-                break;
-            }
-            piece = body.split_to(body.len().min(STEP_BYTES));
         }
         // Stopped meanwhile: again the answer tells.
         let _ = self.send.finish();
         Ok(())
+    }
+
+    /// Hands one piece to the transport; false when the node wants no more.
+    async fn send_piece(&mut self, piece: Bytes, end: Instant) -> Result<bool, Failure> {
+        let by = end.min(Instant::now() + self.link.pace.progress);
+        let write = self.send.write_chunk(piece);
+        match while_alive(write, pending::<()>(), &self.link, "take the request", by).await? {
+            Ok(()) => Ok(true),
+            Err(WriteError::Stopped(_)) => Ok(false),
+            Err(error) => Err(Failure::Lost(unreachable(self.node(), &error))),
+        }
+    }
+
+    /// Reads the frame of the next answer in a body of several.
+    pub(crate) async fn next_frame(&mut self) -> Result<Response, ClientError> {
+        let limit = self.link.pace.progress;
+        match timeout(limit, read_frame::<Response>(&mut self.recv)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(self.frame_failure(error).into()),
+            Err(_) => Err(timed_out(self.node(), "send the next part", limit)),
+        }
     }
 
     fn frame_failure(&self, error: FrameReadError) -> Failure {
@@ -158,18 +204,48 @@ impl Call {
 
     fn read_failure(&self, error: ReadError) -> ClientError {
         let node = self.node();
-        let given_up = [CloseCode::Deadline, CloseCode::Stopping].map(CloseCode::to_varint);
         match error {
-            ReadError::ConnectionLost(_) => unreachable(node, &error),
-            ReadError::Reset(code) if given_up.contains(&code) => unreachable(node, &error),
+            // A node that cuts a stream may be slow, stopping or broken, but it has not lied.
+            ReadError::ConnectionLost(_) | ReadError::Reset(_) => unreachable(node, &error),
             error => ClientError::Protocol { node, reason: error.to_string() },
         }
     }
 
-    /// Starts reading a body of `len` bytes, a length the caller has checked.
-    pub(crate) fn body(&mut self, len: u64) -> Body<'_> {
-        let end = self.link.pace.transfer_end(len);
-        Body { call: self, end }
+    /// Announces a body of `len` bytes, a length the caller has checked.
+    pub(crate) fn expect_body(&mut self, len: u64) {
+        self.patience = self.link.pace.patience(len);
+    }
+
+    /// Reads on until `into` has `end` bytes. Memory grows as bytes come. Dropping the future
+    /// loses nothing: what came is in `into`.
+    pub(crate) async fn fill(
+        &mut self,
+        into: &mut BytesMut,
+        end: usize,
+    ) -> Result<(), ClientError> {
+        while into.len() < end {
+            let had = into.len();
+            let limit = self.link.pace.progress;
+            let started = Instant::now();
+            let step = read_step(&mut self.recv, into, end.min(had.saturating_add(STEP_BYTES)));
+            let outcome = timeout_at(started + limit.min(self.patience), step).await;
+            let waited = started.elapsed();
+            self.waited += waited;
+            self.patience = self.patience.saturating_sub(waited);
+            let arrived = (into.len() - had) as u64;
+            self.received_bytes += arrived;
+            self.link.counters.body_bytes_received.fetch_add(arrived, Relaxed);
+            match outcome {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => {
+                    let reason = "the body ended before the length it announced".to_owned();
+                    return Err(ClientError::Lied { node: self.node(), what: "length", reason });
+                }
+                Ok(Err(error)) => return Err(self.read_failure(error)),
+                Err(_) => return Err(timed_out(self.node(), "send the body", limit)),
+            }
+        }
+        Ok(())
     }
 
     /// Confirms that the answer is complete and closes the stream.
@@ -231,43 +307,19 @@ async fn while_alive<T, A>(
     timeout_at(by, work).await.map_err(|_| Failure::Final(timed_out(link.node, step, progress)))
 }
 
-/// The body of an answer, read in order.
-pub(crate) struct Body<'a> {
-    call: &'a mut Call,
-    end: Instant,
-}
-
-impl Body<'_> {
-    /// Reads exactly `len` further bytes onto the end of `into`. Memory grows as bytes come.
-    pub(crate) async fn append(
-        &mut self,
-        into: &mut BytesMut,
-        len: usize,
-    ) -> Result<(), ClientError> {
-        let mut missing = len;
-        while missing > 0 {
-            let chunk = self.chunk(missing).await?;
-            into.extend_from_slice(&chunk);
-            missing -= chunk.len();
-        }
-        Ok(())
-    }
-
-    async fn chunk(&mut self, bytes_max: usize) -> Result<Bytes, ClientError> {
-        let limit = self.call.link.pace.progress;
-        let by = (Instant::now() + limit).min(self.end);
-        let node = self.call.node();
-        match timeout_at(by, self.call.recv.read_chunk(bytes_max.min(STEP_BYTES), true)).await {
-            Ok(Ok(Some(chunk))) => Ok(chunk.bytes),
-            Ok(Ok(None)) => Err(ClientError::Lied {
-                node,
-                what: "length",
-                reason: "the body ended before the length it announced".to_owned(),
-            }),
-            Ok(Err(error)) => Err(self.call.read_failure(error)),
-            Err(_) => Err(timed_out(node, "send the body", limit)),
+/// Reads on until `into` has `end` bytes; false when the stream ends before.
+async fn read_step(
+    recv: &mut RecvStream,
+    into: &mut BytesMut,
+    end: usize,
+) -> Result<bool, ReadError> {
+    while into.len() < end {
+        match recv.read_chunk(end - into.len(), true).await? {
+            Some(chunk) => into.extend_from_slice(&chunk.bytes),
+            None => return Ok(false),
         }
     }
+    Ok(true)
 }
 
 pub(crate) fn unreachable(node: NodeId, error: &dyn std::error::Error) -> ClientError {

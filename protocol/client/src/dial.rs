@@ -108,7 +108,7 @@ pub(crate) async fn hello(
     let request = Request::Hello {
         network: config.network.clone(),
         agent: config.agent.clone(),
-        capability: None,
+        capability: config.capability.as_ref().map(|grant| Bytes::from(grant.encode())),
     };
     let response = timeout(limit, ask(connection, node, &request))
         .await

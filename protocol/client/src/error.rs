@@ -110,6 +110,21 @@ impl ClientError {
         }
     }
 
+    /// Whether the node did not do what a healthy and honest node does.
+    pub(crate) fn is_failure(&self) -> bool {
+        match self {
+            Self::Unreachable { .. }
+            | Self::Timeout { .. }
+            | Self::BadPeer { .. }
+            | Self::Lied { .. }
+            | Self::Protocol { .. } => true,
+            Self::Refused { error, .. } => {
+                matches!(error.code, ErrorCode::Unavailable | ErrorCode::Internal)
+            }
+            Self::Setup { .. } | Self::BadRequest { .. } => false,
+        }
+    }
+
     /// What kind of refusal, if the node answered with one.
     pub fn code(&self) -> Option<ErrorCode> {
         match self {

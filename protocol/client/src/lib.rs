@@ -39,24 +39,36 @@
 //! }
 //! ```
 
+mod batch;
 mod call;
 mod client;
 mod config;
 mod dial;
 mod error;
+mod health;
+mod hedge;
 mod link;
+mod part;
 mod peer;
 mod pool;
+mod reader;
 mod reads;
+mod statistics;
 mod writes;
 
 pub use libp2p_identity::Keypair;
 pub use supernode_tls::transport::Transport;
 
+pub use self::batch::{BatchReader, PutPart};
 pub use self::client::Client;
 pub use self::config::ClientConfig;
 pub use self::error::ClientError;
+pub use self::health::Health;
+pub use self::hedge::Hedge;
 pub use self::link::Welcome;
+pub use self::part::Wanted;
 pub use self::peer::Peer;
+pub use self::reader::ShardReader;
 pub use self::reads::GroupAnswer;
+pub use self::statistics::Statistics;
 pub use self::writes::{Committed, PutShard};

@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::call::Pace;
+use crate::statistics::Counters;
 
 /// What a node said when it was connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +33,7 @@ pub(crate) struct Link {
     pub(crate) welcome: Welcome,
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) pace: Pace,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) last_used: Mutex<Instant>,
     /// Its place among the connections this client may have.
     pub(crate) _permit: OwnedSemaphorePermit,

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use quinn::Endpoint;
+use quinn::{ConnectionError, Endpoint};
 use supernode_protocol::ids::NodeId;
 use supernode_tls::codes::CloseCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -24,8 +24,10 @@ use crate::call::{Pace, timed_out};
 use crate::config::ClientConfig;
 use crate::dial;
 use crate::error::ClientError;
+use crate::health::Nodes;
 use crate::link::Link;
 use crate::peer::Peer;
+use crate::statistics::{Counters, count};
 
 type DialOutcome = Result<Arc<Link>, ClientError>;
 type Waiting = watch::Receiver<Option<DialOutcome>>;
@@ -43,7 +45,9 @@ enum Entry {
 
 pub(crate) struct Pool {
     endpoint: Endpoint,
-    config: ClientConfig,
+    pub(crate) config: ClientConfig,
+    pub(crate) nodes: Nodes,
+    pub(crate) counters: Arc<Counters>,
     entries: Mutex<HashMap<NodeId, Entry>>,
     places: Arc<Semaphore>,
 }
@@ -51,11 +55,14 @@ pub(crate) struct Pool {
 impl Pool {
     pub(crate) fn new(endpoint: Endpoint, config: ClientConfig) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(config.connections_max));
-        Arc::new(Self { endpoint, config, entries: Mutex::new(HashMap::new()), places })
-    }
-
-    pub(crate) fn network(&self) -> &str {
-        &self.config.network
+        Arc::new(Self {
+            endpoint,
+            nodes: Nodes::new(config.nodes_max),
+            counters: Arc::default(),
+            config,
+            entries: Mutex::new(HashMap::new()),
+            places,
+        })
     }
 
     /// The connection to `peer`, dialled if there is none.
@@ -109,6 +116,7 @@ impl Pool {
         let outcome = self.establish(&peer).await;
         match &outcome {
             Ok(link) => {
+                count(&self.counters.connections_opened);
                 self.entries.lock().insert(peer.node, Entry::Ready(Arc::clone(link)));
                 tokio::spawn(forget_when_closed(Arc::downgrade(&self), link));
             }
@@ -143,6 +151,7 @@ impl Pool {
                 progress: self.config.request_timeout,
                 bytes_per_sec_min: self.config.transfer_bytes_per_sec_min,
             },
+            counters: Arc::clone(&self.counters),
             last_used: Mutex::new(Instant::now()),
             _permit: permit,
         }))
@@ -210,9 +219,12 @@ impl Pool {
 /// Takes a link out of the pool when its connection ends, for whatever reason.
 fn forget_when_closed(pool: Weak<Pool>, link: &Arc<Link>) -> impl Future<Output = ()> + use<> {
     let connection = link.connection.clone();
-    let node = link.node;
+    let (node, counters) = (link.node, Arc::clone(&link.counters));
     async move {
         let reason = connection.closed().await;
+        if reason != ConnectionError::LocallyClosed {
+            count(&counters.connections_lost);
+        }
         tracing::debug!(%node, %reason, "connection ended");
         if let Some(pool) = pool.upgrade() {
             pool.remove(node, connection.stable_id());

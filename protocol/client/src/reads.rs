@@ -6,19 +6,16 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot};
-use supernode_protocol::limits::{PAGE_BLOCK_BYTES_MAX, ROOT_BLOCK_BYTES_MAX, SHARD_BYTES_MAX};
+use supernode_protocol::limits::{PAGE_BLOCK_BYTES_MAX, ROOT_BLOCK_BYTES_MAX};
 use supernode_protocol::node_record::NodeRecord;
 use supernode_protocol::placement::PlacementRecord;
 use supernode_protocol::signed::Signed;
-use supernode_protocol::tree::{RangeVerifier, align_to_groups, proof_len};
-use supernode_protocol::wire::{ByteRange, LeaseEntry, NodeStatus, Request, Response};
+use supernode_protocol::wire::{LeaseEntry, NodeStatus, Request, Response};
 
 use crate::client::{Client, unexpected};
 use crate::error::ClientError;
+use crate::part::Wanted;
 use crate::peer::Peer;
-
-/// Bytes hashed at a time: enough for BLAKE3 to use the widest instructions.
-const HASH_STEP_BYTES: usize = 128 << 10;
 
 /// Manifest and placement of one group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,44 +31,25 @@ pub struct GroupAnswer {
 }
 
 impl Client {
-    /// Reads a whole shard. `shard_len` is what the manifest says; the bytes are hashed as they
-    /// come.
+    /// Reads a whole shard into memory. `shard_len` is what the manifest says.
     ///
     /// # Errors
-    /// [`ClientError::Lied`] when the node's bytes or their length are not the shard's.
+    /// As [`Client::read_shard`] and its reader.
     pub async fn shard(
         &self,
         peer: &Peer,
         shard: ShardId,
         shard_len: u64,
     ) -> Result<Bytes, ClientError> {
-        let len = addressable(peer, shard_len)?;
-        let request = Request::GetShard { shard, range: None };
-        let (mut call, response) = self.ask(peer, &request, Bytes::new()).await?;
-        let whole = ByteRange { offset: 0, len: shard_len };
-        check_header(peer, &response, shard_len, whole, 0)?;
-        let mut bytes = BytesMut::with_capacity(len);
-        let mut hasher = blake3::Hasher::new();
-        let mut body = call.body(shard_len);
-        while bytes.len() < len {
-            let hashed = bytes.len();
-            body.append(&mut bytes, HASH_STEP_BYTES.min(len - hashed)).await?;
-            hasher.update(&bytes[hashed..]);
-        }
-        if ShardId::from_bytes(*hasher.finalize().as_bytes()) != shard {
-            let reason = format!("the bytes do not hash to {shard}");
-            return Err(lied(peer, "shard", reason));
-        }
-        call.end().await?;
-        Ok(bytes.freeze())
+        let wanted = Wanted::whole(shard, shard_len);
+        self.read_shard(std::slice::from_ref(peer), wanted)?.rest().await
     }
 
-    /// Reads exactly `range` of a shard, checked group by group against the shard's id. The node
-    /// sends whole groups of 16 KiB; what was not asked for is cut off.
+    /// Reads exactly `range` of a shard into memory. The node sends whole groups of 16 KiB; what
+    /// was not asked for is cut off.
     ///
     /// # Errors
-    /// [`ClientError::BadRequest`] for a range that is not within the shard,
-    /// [`ClientError::Lied`] when proof, bytes or length are not the shard's.
+    /// As [`Client::read_shard`] and its reader.
     pub async fn shard_range(
         &self,
         peer: &Peer,
@@ -79,40 +57,8 @@ impl Client {
         shard_len: u64,
         range: Range<u64>,
     ) -> Result<Bytes, ClientError> {
-        addressable(peer, shard_len)?;
-        let no_range = |error: &dyn std::fmt::Display| ClientError::BadRequest {
-            node: peer.node,
-            reason: error.to_string(),
-        };
-        if range.is_empty() {
-            return Err(no_range(&"the range is empty"));
-        }
-        let aligned =
-            align_to_groups(range.clone(), shard_len).map_err(|error| no_range(&error))?;
-        let proof_bytes = proof_len(shard_len, range.clone()).map_err(|error| no_range(&error))?;
-        let wanted = ByteRange { offset: range.start, len: range.end - range.start };
-        let request = Request::GetShard { shard, range: Some(wanted) };
-        let (mut call, response) = self.ask(peer, &request, Bytes::new()).await?;
-        let sent = ByteRange { offset: aligned.start, len: aligned.end - aligned.start };
-        check_header(peer, &response, shard_len, sent, proof_bytes)?;
-
-        let mut body = call.body(proof_bytes + sent.len);
-        let mut proof = BytesMut::new();
-        body.append(&mut proof, in_memory(proof_bytes)).await?;
-        let mut verifier = RangeVerifier::new(&shard, shard_len, range.clone(), &proof)
-            .map_err(|error| lied(peer, "range proof", error))?;
-        let mut bytes = BytesMut::with_capacity(in_memory(sent.len));
-        while let Some(group_bytes) = verifier.next_len() {
-            let checked = bytes.len();
-            body.append(&mut bytes, group_bytes).await?;
-            verifier
-                .push(&bytes[checked..])
-                .map_err(|error| lied(peer, "range of a shard", error))?;
-        }
-        verifier.finish().map_err(|error| lied(peer, "range of a shard", error))?;
-        call.end().await?;
-        let start = in_memory(range.start - aligned.start);
-        Ok(bytes.freeze().slice(start..start + in_memory(wanted.len)))
+        let wanted = Wanted { shard, shard_len, range };
+        self.read_shard(std::slice::from_ref(peer), wanted)?.rest().await
     }
 
     /// Reads manifest and placement of a group.
@@ -127,8 +73,18 @@ impl Client {
         group: u32,
         with_root: bool,
     ) -> Result<GroupAnswer, ClientError> {
+        self.in_time(peer, self.read_group(peer, object, group, with_root)).await
+    }
+
+    async fn read_group(
+        &self,
+        peer: &Peer,
+        object: Cid,
+        group: u32,
+        with_root: bool,
+    ) -> Result<GroupAnswer, ClientError> {
         let request = Request::Group { object, group, with_root };
-        let (mut call, response) = self.ask(peer, &request, Bytes::new()).await?;
+        let (mut call, response) = self.ask(peer, &request, &[]).await?;
         let Response::Group { root_len, page_len, placement } = response else {
             return Err(unexpected(peer));
         };
@@ -136,14 +92,14 @@ impl Client {
         let root_len = block_len(peer, "manifest root", root_len, with_root, ROOT_BLOCK_BYTES_MAX)?;
         let page_len =
             block_len(peer, "manifest page", page_len, group != 0, PAGE_BLOCK_BYTES_MAX)?;
-        let mut body = call.body((root_len + page_len) as u64);
+        call.expect_body((root_len + page_len) as u64);
         let mut root = BytesMut::new();
-        body.append(&mut root, root_len).await?;
+        call.fill(&mut root, root_len).await?;
         if with_root && Cid::of(&root) != object {
             return Err(lied(peer, "manifest root", format!("it does not hash to {object}")));
         }
         let mut page = BytesMut::new();
-        body.append(&mut page, page_len).await?;
+        call.fill(&mut page, page_len).await?;
         call.end().await?;
         Ok(GroupAnswer {
             root: with_root.then(|| root.freeze()),
@@ -163,7 +119,7 @@ impl Client {
         group: u32,
     ) -> Result<Vec<(Slot, ShardId)>, ClientError> {
         let request = Request::Stat { object, group };
-        match self.ask_plain(peer, &request, Bytes::new()).await? {
+        match self.ask_plain(peer, &request, &[]).await? {
             Response::Held { slots } => Ok(slots),
             _ => Err(unexpected(peer)),
         }
@@ -179,7 +135,7 @@ impl Client {
         peer: &Peer,
         after: Option<(LeaseId, Cid, u32)>,
     ) -> Result<Vec<LeaseEntry>, ClientError> {
-        match self.ask_plain(peer, &Request::Leases { after }, Bytes::new()).await? {
+        match self.ask_plain(peer, &Request::Leases { after }, &[]).await? {
             Response::Leases { entries } => Ok(entries),
             _ => Err(unexpected(peer)),
         }
@@ -196,11 +152,11 @@ impl Client {
         peer: &Peer,
         after: Option<NodeId>,
     ) -> Result<Vec<Signed<NodeRecord>>, ClientError> {
-        let response = self.ask_plain(peer, &Request::Members { after }, Bytes::new()).await?;
+        let response = self.ask_plain(peer, &Request::Members { after }, &[]).await?;
         let Response::Members { mut nodes } = response else {
             return Err(unexpected(peer));
         };
-        nodes.retain(|record| match check_member(record, self.network()) {
+        nodes.retain(|record| match check_member(record, &self.config().network) {
             Ok(()) => true,
             Err(reason) => {
                 tracing::debug!(node = %peer.node, reason, "left out a node record");
@@ -215,46 +171,11 @@ impl Client {
     /// # Errors
     /// Any [`ClientError`].
     pub async fn status(&self, peer: &Peer) -> Result<NodeStatus, ClientError> {
-        match self.ask_plain(peer, &Request::Status, Bytes::new()).await? {
+        match self.ask_plain(peer, &Request::Status, &[]).await? {
             Response::Status(status) => Ok(status),
             _ => Err(unexpected(peer)),
         }
     }
-}
-
-fn addressable(peer: &Peer, shard_len: u64) -> Result<usize, ClientError> {
-    if shard_len > SHARD_BYTES_MAX {
-        let reason = format!("a shard of {shard_len} bytes is over the limit of {SHARD_BYTES_MAX}");
-        return Err(ClientError::BadRequest { node: peer.node, reason });
-    }
-    Ok(in_memory(shard_len))
-}
-
-/// A length that was checked against a limit far below what memory can address.
-fn in_memory(len: u64) -> usize {
-    usize::try_from(len).expect("bounded by the largest shard")
-}
-
-fn check_header(
-    peer: &Peer,
-    response: &Response,
-    shard_len: u64,
-    range: ByteRange,
-    proof_bytes: u64,
-) -> Result<(), ClientError> {
-    let Response::Shard { shard_len: stated_len, range: stated, proof_len } = response else {
-        return Err(unexpected(peer));
-    };
-    if *stated_len != shard_len {
-        let reason = format!("it says {stated_len} bytes, the manifest says {shard_len}");
-        return Err(lied(peer, "shard length", reason));
-    }
-    if *stated != range || u64::from(*proof_len) != proof_bytes {
-        let ByteRange { offset, len } = range;
-        let reason = format!("{len} bytes from {offset} with {proof_bytes} of proof were due");
-        return Err(lied(peer, "range of a shard", reason));
-    }
-    Ok(())
 }
 
 /// The length of a manifest block, which is there exactly when it was asked for.

@@ -43,8 +43,8 @@ impl Client {
     pub async fn put_shard(&self, peer: &Peer, put: PutShard) -> Result<Ack, ClientError> {
         let PutShard { upload, slot, shard, bytes } = put;
         let len = bytes.len() as u64;
-        check_len(peer, "shard", len, SHARD_BYTES_MAX)?;
-        self.stored(peer, &Request::PutShard { upload, slot, shard, len }, bytes).await
+        check_shard_len(peer, len)?;
+        self.stored(peer, &Request::PutShard { upload, slot, shard, len }, &[bytes]).await
     }
 
     /// Stores a manifest root or page under an upload.
@@ -60,7 +60,7 @@ impl Client {
     ) -> Result<Ack, ClientError> {
         let len = bytes.len() as u64;
         check_len(peer, "manifest block", len, ROOT_BLOCK_BYTES_MAX as u64)?;
-        self.stored(peer, &Request::PutBlock { upload, cid, len }, bytes).await
+        self.stored(peer, &Request::PutBlock { upload, cid, len }, &[bytes]).await
     }
 
     /// Binds what was uploaded to the object it is part of.
@@ -69,7 +69,7 @@ impl Client {
     /// Any [`ClientError`].
     pub async fn commit(&self, peer: &Peer, commit: Commit) -> Result<Committed, ClientError> {
         let request = Request::Commit(Box::new(commit));
-        match self.ask_plain(peer, &request, Bytes::new()).await? {
+        match self.ask_plain(peer, &request, &[]).await? {
             Response::Committed { ack, slot_count } => Ok(Committed { ack, slot_count }),
             _ => Err(unexpected(peer)),
         }
@@ -80,7 +80,7 @@ impl Client {
     /// # Errors
     /// Any [`ClientError`].
     pub async fn release(&self, peer: &Peer, lease: LeaseId) -> Result<Ack, ClientError> {
-        match self.ask_plain(peer, &Request::Release { lease }, Bytes::new()).await? {
+        match self.ask_plain(peer, &Request::Release { lease }, &[]).await? {
             Response::Released(ack) => Ok(ack),
             _ => Err(unexpected(peer)),
         }
@@ -96,7 +96,7 @@ impl Client {
         lease: LeaseId,
         expiry: Expiry,
     ) -> Result<Ack, ClientError> {
-        match self.ask_plain(peer, &Request::Renew { lease, expiry }, Bytes::new()).await? {
+        match self.ask_plain(peer, &Request::Renew { lease, expiry }, &[]).await? {
             Response::Renewed(ack) => Ok(ack),
             _ => Err(unexpected(peer)),
         }
@@ -115,7 +115,7 @@ impl Client {
         wanted: Vec<HeldIndexes>,
     ) -> Result<Receipt, ClientError> {
         let request = Request::Receipt { lease, object, wanted };
-        match self.ask_plain(peer, &request, Bytes::new()).await? {
+        match self.ask_plain(peer, &request, &[]).await? {
             Response::Receipt(receipt) => Ok(receipt),
             _ => Err(unexpected(peer)),
         }
@@ -135,20 +135,24 @@ impl Client {
         let len = span.encode().len() as u64;
         check_len(peer, "span proof", len, SPAN_PROOF_BYTES_MAX as u64)?;
         let request = Request::KeepSpan { object, group, span: Box::new(span) };
-        self.stored(peer, &request, Bytes::new()).await
+        self.stored(peer, &request, &[]).await
     }
 
     async fn stored(
         &self,
         peer: &Peer,
         request: &Request,
-        body: Bytes,
+        body: &[Bytes],
     ) -> Result<Ack, ClientError> {
         match self.ask_plain(peer, request, body).await? {
             Response::Stored(ack) => Ok(ack),
             _ => Err(unexpected(peer)),
         }
     }
+}
+
+pub(crate) fn check_shard_len(peer: &Peer, len: u64) -> Result<(), ClientError> {
+    check_len(peer, "shard", len, SHARD_BYTES_MAX)
 }
 
 fn check_len(peer: &Peer, what: &str, len: u64, bytes_max: u64) -> Result<(), ClientError> {
