@@ -13,7 +13,7 @@ use supernode_protocol::ids::{Cid, NodeId};
 use supernode_protocol::wire::{HeldIndexes, Receipt};
 use tracing::warn;
 
-use crate::network::{Directory, HolderError, Holders, patiently, peer};
+use crate::network::{Directory, HolderError, Holders, peer};
 use crate::{Objects, PlacedGroup, PutReport};
 
 /// Slots of one group as the chain is told them.
@@ -110,12 +110,11 @@ impl<H: Holders, D: Directory> Objects<H, D> {
         let record = self.directory.node(node).await.ok_or_else(|| HolderError {
             node,
             code: None,
-            retry_after: None,
             message: "it cannot be found any more".to_owned(),
         })?;
         let peer = peer(&record);
         let wanted = given_to(node, &report.groups);
-        patiently(|| self.holders.receipt(&peer, report.lease, report.cid, wanted.clone())).await
+        self.holders.receipt(&peer, report.lease, report.cid, wanted).await
     }
 }
 

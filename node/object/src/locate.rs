@@ -17,7 +17,7 @@ use supernode_protocol::node_record::NodeRecord;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::network::{Directory, HolderError, Holders, patiently, peer};
+use crate::network::{Directory, HolderError, Holders, peer};
 use crate::{GetError, Objects};
 
 /// An object that nobody has shown after so long is reported as not found.
@@ -178,7 +178,7 @@ impl<H: Holders, D: Directory> Objects<H, D> {
             .into_values()
             .map(|record| async move {
                 let peer = peer(&record);
-                patiently(|| self.holders.group(&peer, object, group, with_root)).await
+                self.holders.group(&peer, object, group, with_root).await
             })
             .collect();
         let mut detail = "no address of them is known".to_owned();

@@ -7,7 +7,6 @@ pub mod live;
 
 use std::future::Future;
 use std::ops::Range;
-use std::time::Duration;
 
 use bytes::Bytes;
 use supernode_client::{GroupAnswer, Peer, PutShard};
@@ -16,7 +15,6 @@ use supernode_protocol::lease::Commit;
 use supernode_protocol::node_record::NodeRecord;
 use supernode_protocol::tree::SpanProof;
 use supernode_protocol::wire::{Ack, ErrorCode, HeldIndexes, LeaseEntry, Receipt};
-use tokio::time::{Instant, sleep_until};
 
 /// Why a holder did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,13 +24,12 @@ pub struct HolderError {
     pub node: NodeId,
     /// Its answer; `None` when it gave none (unreachable, timed out, caught lying).
     pub code: Option<ErrorCode>,
-    /// When it asked us to come back.
-    pub retry_after: Option<Duration>,
     /// For people.
     pub message: String,
 }
 
-/// Moves bytes to and from holders. What comes back is verified against the id it was asked by.
+/// Moves bytes to and from holders. What comes back is verified against the id it was asked by,
+/// and a holder that is busy is waited for as long as the implementation has patience.
 pub trait Holders: Send + Sync + 'static {
     /// Opens a connection, so that later calls need not wait for one.
     fn connect(&self, peer: &Peer) -> impl Future<Output = Result<(), HolderError>> + Send;
@@ -140,29 +137,6 @@ pub trait Directory: Send + Sync + 'static {
 
     /// Where a node is.
     fn node(&self, node: NodeId) -> impl Future<Output = Option<NodeRecord>> + Send;
-}
-
-/// How long `busy` answers may put one request off before its node counts as failed.
-const BUSY_PATIENCE: Duration = Duration::from_secs(60);
-/// Wait this long when a busy node does not say.
-const BUSY_PAUSE: Duration = Duration::from_millis(200);
-
-/// Asks again while the answer is `busy`, each time after the pause that the node asks for.
-pub(crate) async fn patiently<T, F>(ask: impl Fn() -> F) -> Result<T, HolderError>
-where
-    F: Future<Output = Result<T, HolderError>>,
-{
-    let give_up = Instant::now() + BUSY_PATIENCE;
-    loop {
-        match ask().await {
-            Err(error) if error.code == Some(ErrorCode::Busy) && Instant::now() < give_up => {
-                // A peer names the pause; how long we wait in all is ours to say.
-                let pause = error.retry_after.unwrap_or(BUSY_PAUSE);
-                sleep_until((Instant::now() + pause).min(give_up)).await;
-            }
-            outcome => return outcome,
-        }
-    }
 }
 
 /// How to reach the node behind a record.

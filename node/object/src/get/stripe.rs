@@ -22,7 +22,7 @@ use tracing::debug;
 use super::slice;
 use crate::GetError;
 use crate::locate::Holding;
-use crate::network::{HolderError, Holders, patiently};
+use crate::network::{HolderError, Holders};
 
 /// Reads stripes of one group.
 pub(super) struct StripeReader<'a, H> {
@@ -141,7 +141,7 @@ impl<H: Holders> StripeReader<'_, H> {
         let mut detail = format!("no address of a holder of shard {} is known", source.shard);
         for peer in &source.peers {
             let asked = match self.holding.reach(self.holders, peer.node).await {
-                Ok(()) => patiently(|| ask(peer.clone())).await,
+                Ok(()) => ask(peer.clone()).await,
                 Err(error) => Err(error),
             };
             match asked {

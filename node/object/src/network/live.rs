@@ -33,12 +33,7 @@ const MEMBER_PAGES_MAX: usize = 1024;
 
 fn failed(peer: &Peer) -> impl Fn(ClientError) -> HolderError {
     let node = peer.node;
-    move |error| HolderError {
-        node,
-        code: error.code(),
-        retry_after: error.retry_after(),
-        message: error.to_string(),
-    }
+    move |error| HolderError { node, code: error.code(), message: error.to_string() }
 }
 
 impl Holders for Client {

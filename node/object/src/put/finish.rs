@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::session::{Group, Session};
 use super::{PutError, PutReport};
 use crate::Durability;
-use crate::network::{Directory, HolderError, Holders, patiently, peer};
+use crate::network::{Directory, HolderError, Holders, peer};
 use crate::placement::PlacementKey;
 
 /// How long a put waits for the DHT to lead to its object before it returns anyway.
@@ -99,7 +99,7 @@ impl<H: Holders, D: Directory> Session<'_, H, D> {
         let (span, holders) = (&span, &self.objects.holders);
         let gifts = durable.iter().map(|node| async move {
             let peer = peer(&self.members[node]);
-            let kept = patiently(|| holders.keep_span(&peer, object, number, span.clone())).await;
+            let kept = holders.keep_span(&peer, object, number, span.clone()).await;
             if let Err(error) = kept {
                 warn!(%node, group = number, error = %error.message, "a holder keeps no proof of \
                       its group's span and cannot answer audits of it");
@@ -171,14 +171,13 @@ impl<H: Holders, D: Directory> Session<'_, H, D> {
     ) -> Result<(), HolderError> {
         let (peer, holders) = (peer(&self.members[&node]), &self.objects.holders);
         for block in [Some(&manifest.block), group.page.as_ref()].into_iter().flatten() {
-            let put = || holders.put_block(&peer, self.upload, block.cid, block.bytes.clone());
-            patiently(put).await?;
+            holders.put_block(&peer, self.upload, block.cid, block.bytes.clone()).await?;
         }
         let expected = self.slots_on(node, &commit);
-        let held = patiently(|| holders.commit(&peer, commit.clone())).await?;
+        let held = holders.commit(&peer, commit).await?;
         if held < expected {
             let message = format!("it committed {held} of the {expected} slots it was sent");
-            return Err(HolderError { node, code: None, retry_after: None, message });
+            return Err(HolderError { node, code: None, message });
         }
         Ok(())
     }
@@ -241,7 +240,7 @@ impl<H: Holders, D: Directory> Session<'_, H, D> {
         let nodes: BTreeMap<_, _> = asked.map(|node| (*node, &self.members[node])).collect();
         let releases = nodes.into_values().map(|record| async move {
             let peer = peer(record);
-            let released = patiently(|| self.objects.holders.release(&peer, self.lease)).await;
+            let released = self.objects.holders.release(&peer, self.lease).await;
             if let Err(error) = released
                 && error.code != Some(ErrorCode::NotFound)
             {

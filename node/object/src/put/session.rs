@@ -22,7 +22,7 @@ use tracing::{debug, info};
 use super::source::EncodedStripe;
 use super::{PlacedGroup, PutOptions};
 use crate::Durability;
-use crate::network::{Directory, HolderError, Holders, patiently, peer};
+use crate::network::{Directory, HolderError, Holders, peer};
 use crate::placement::{Candidate, PlacementKey, place, rank, replacement};
 use crate::{Objects, PutError};
 
@@ -215,7 +215,7 @@ impl<'a, H: Holders, D: Directory> Session<'a, H, D> {
 
     async fn send_slot(&self, node: NodeId, put: PutShard) -> Result<(), HolderError> {
         let peer = peer(&self.members[&node]);
-        patiently(|| self.objects.holders.put_shard(&peer, put.clone())).await.map(|_| ())
+        self.objects.holders.put_shard(&peer, put).await.map(|_| ())
     }
 
     /// Replaces failed nodes in the vector by others; false when nobody else is left.

@@ -72,7 +72,6 @@ impl Memory {
         let fail = |code, message: &str| HolderError {
             node: peer.node,
             code,
-            retry_after: None,
             message: message.to_owned(),
         };
         let mut nodes = self.nodes();
