@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use serde::Serialize;
 use supernode_client::Keypair;
+use supernode_protocol::capability::{Capability, ClientClass, Scope};
 use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot, UploadId};
 use supernode_protocol::lease::{Commit, Expiry, LeaseKind, LeaseTerms};
 use supernode_protocol::limits;
@@ -18,8 +19,8 @@ use supernode_protocol::placement::PlacementRecord;
 use supernode_protocol::signed::Signed;
 use supernode_protocol::tree::{ShardEntry, SpanProof};
 use supernode_protocol::wire::{
-    Ack, ByteRange, ErrorCode, HeldIndexes, LeaseEntry, NodeStatus, Receipt, Request, Response,
-    WireError, encode_frame,
+    Ack, ByteRange, ErrorCode, HeldIndexes, LeaseEntry, NodeStatus, Part, Receipt, Request,
+    Response, Want, WireError, encode_frame,
 };
 
 const UPLOAD: UploadId = UploadId::from_bytes([0x11; 16]);
@@ -66,6 +67,46 @@ fn placement() -> Signed<PlacementRecord> {
     Signed::sign(record, &key()).expect("own key")
 }
 
+fn capability() -> Signed<Capability> {
+    let capability = Capability {
+        issuer: node(),
+        audience: node(),
+        network: "main".to_owned(),
+        class: ClientClass::Relay,
+        scope: Scope { read: true, write: false },
+        bytes: 1 << 40,
+        expires_at: 2_000_000_000,
+    };
+    Signed::sign(capability, &key()).expect("own key")
+}
+
+/// All of a shard, one that is absent, and the middle of the first.
+fn wants() -> Vec<Want> {
+    let shard = ShardId::of(b"shard");
+    vec![
+        Want { shard, range: None },
+        Want { shard: ShardId::of(b"absent"), range: None },
+        Want { shard, range: Some(ByteRange { offset: 1, len: 3 }) },
+    ]
+}
+
+/// The same shard at two slots.
+fn puts() -> Vec<Part> {
+    let part = |index| Part { slot: Slot { index, ..SLOT }, shard: ShardId::of(b"shard"), len: 5 };
+    vec![part(13), part(14)]
+}
+
+fn not_found() -> WireError {
+    let message = "no such shard".to_owned();
+    WireError { code: ErrorCode::NotFound, message, retry_after_ms: None }
+}
+
+fn stored_many() -> Response {
+    let message = "no room".to_owned();
+    let full = WireError { code: ErrorCode::Full, message, retry_after_ms: None };
+    Response::StoredMany { results: vec![Ok(Ack { sequence: 1000 }), Err(full)] }
+}
+
 fn commit() -> Commit {
     Commit {
         upload: UPLOAD,
@@ -106,7 +147,7 @@ fn requests() -> Vec<(&'static str, Request)> {
             Request::Hello {
                 network: "main".to_owned(),
                 agent: String::new(),
-                capability: Some(Bytes::from_static(b"\x01\x02")),
+                capability: Some(Bytes::from(capability().encode())),
             },
         ),
         ("PutShard", Request::PutShard { upload: UPLOAD, slot: SLOT, shard, len: 6_713_344 }),
@@ -124,6 +165,8 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("Status", Request::Status),
         ("Receipt", Request::Receipt { lease: LEASE, object, wanted: vec![held()] }),
         ("KeepSpan", Request::KeepSpan { object, group: 2, span: Box::new(span()) }),
+        ("GetMany", Request::GetMany { parts: wants() }),
+        ("PutMany", Request::PutMany { upload: UPLOAD, parts: puts() }),
     ]
 }
 
@@ -183,6 +226,30 @@ fn responses() -> Vec<(&'static str, Response)> {
         ("Members", Response::Members { nodes: vec![*node()] }),
         ("Status", Response::Status(status)),
         ("Receipt", Response::Receipt(receipt)),
+        ("Many", Response::Many { parts: 3 }),
+        ("StoredMany", stored_many()),
+    ]
+}
+
+/// Both sides of the streams of a batch, from the first byte to the last.
+fn streams() -> Vec<(&'static str, String)> {
+    // The range is widened to the only group, so both answers are the same.
+    let range = ByteRange { offset: 0, len: 5 };
+    let shard = frame(&Response::Shard { shard_len: 5, range, proof_len: 0 });
+    let many = [
+        frame(&Response::Many { parts: 3 }),
+        shard.clone(),
+        hex(b"shard"),
+        frame(&Response::Error(not_found())),
+        shard,
+        hex(b"shard"),
+    ];
+    let put = Request::PutMany { upload: UPLOAD, parts: puts() };
+    vec![
+        ("GetMany, asked", frame(&Request::GetMany { parts: wants() })),
+        ("GetMany, answered", many.concat()),
+        ("PutMany, asked", [frame(&put), hex(b"shard"), hex(b"shard")].concat()),
+        ("PutMany, answered", frame(&stored_many())),
     ]
 }
 
@@ -212,6 +279,10 @@ fn frames_block() -> String {
     for (name, response) in responses() {
         writeln!(text, "response {name}\n{}\n", frame(&response)).expect("into memory");
     }
+    writeln!(text, "capability\n{}\n", hex(&capability().encode())).expect("into memory");
+    for (name, bytes) in streams() {
+        writeln!(text, "stream {name}\n{bytes}\n").expect("into memory");
+    }
     text.truncate(text.trim_end().len());
     text + "\n```\n"
 }
@@ -234,6 +305,9 @@ fn limits_block() -> String {
         ("addresses of one kind in a node record", limits::NODE_ADDRESSES_MAX as u64),
         ("entries in a page of a listing", limits::LISTING_ENTRIES_MAX as u64),
         ("encoded bytes of a span proof", limits::SPAN_PROOF_BYTES_MAX as u64),
+        ("parts of a batch", limits::BATCH_PARTS_MAX as u64),
+        ("bytes of the bodies of a batch of puts", limits::BATCH_BYTES_MAX),
+        ("encoded bytes of a signed capability", limits::CAPABILITY_BYTES_MAX as u64),
         ("seconds of a pin", limits::PIN_SECONDS_MAX),
     ] {
         writeln!(text, "| {name} | {value} |").expect("into memory");
