@@ -5,37 +5,69 @@
 //! - One UDP socket and one connection per node, shared by any number of requests.
 //! - Whom you ask is whom you get: a node proves its id in TLS, and an address that answers as
 //!   somebody else is an error.
-//! - Nothing is returned that was not checked: shards against their id while they stream, ranges
-//!   group by group against the same id, manifest roots against the CID, records against their
-//!   signature. A node that lies is told from one that fails ([`ClientError::Lied`]).
-//! - Dropping a future cancels its request on both ends.
+//! - Nothing is returned that was not checked: bytes of shards in groups of 16 KiB as they come,
+//!   manifest roots against the CID, records against their signature. A node that lies is told
+//!   from one that fails ([`ClientError::Lied`]).
+//! - Reads are streams ([`ShardReader`]) that hold little and go on from the last verified byte
+//!   when they are cut, at the same node or at another holder; many go into one request
+//!   ([`Client::get_many`]), and a slow holder is overtaken by the next ([`Client::read_hedged`]).
+//! - Every call ends within a deadline, waits for busy nodes as long as it may, and names the node
+//!   it failed at. Dropping a future or a reader cancels its request on both ends.
+//! - [`Client::health`] and [`Client::statistics`] say how it went.
 //!
-//! It does not choose nodes, decode stripes or retry elsewhere; the object layer does.
+//! It does not find nodes or decode stripes; the object layer does.
+//!
+//! Reading a shard from its holders into something that takes its time, say a socket:
 //!
 //! ```no_run
-//! use std::ops::Range;
+//! use supernode_client::{Client, ClientConfig, ClientError, Hedge, Keypair, Peer, Wanted};
+//! use supernode_protocol::ids::ShardId;
 //!
-//! use libp2p_identity::Keypair;
-//! use supernode_client::{Client, ClientConfig, ClientError, Peer};
-//! use supernode_protocol::ids::{Cid, NodeId, ShardId};
-//!
-//! /// Reads a part of a shard from the first of its holders that delivers.
-//! async fn read(
+//! async fn copy(
+//!     client: &Client,
 //!     holders: &[Peer],
-//!     shard: ShardId,
-//!     shard_len: u64,
-//!     range: Range<u64>,
-//! ) -> Result<bytes::Bytes, ClientError> {
-//!     let client = Client::new(ClientConfig::new(Keypair::generate_ed25519(), "main"))?;
-//!     let mut last = ClientError::Setup { reason: "no holder is known".to_owned() };
-//!     for holder in holders {
-//!         match client.shard_range(holder, shard, shard_len, range.clone()).await {
-//!             Ok(bytes) => return Ok(bytes),
-//!             Err(error) => last = error,
+//!     (shard, shard_len): (ShardId, u64),
+//!     take: &mut impl AsyncFnMut(bytes::Bytes),
+//! ) -> Result<(), ClientError> {
+//!     let wanted = Wanted::whole(shard, shard_len);
+//!     // The next holder is asked when the one before is slower than usual.
+//!     let hedge = Hedge { holders, after: None };
+//!     let mut reader = client.read_hedged(hedge, wanted).await?;
+//!     while let Some(bytes) = reader.next().await? {
+//!         // While this waits, the transport's window fills and the node waits too.
+//!         take(bytes).await;
+//!     }
+//!     Ok(())
+//! }
+//!
+//! # fn main() -> Result<(), ClientError> {
+//! let config = ClientConfig::new(Keypair::generate_ed25519(), "main");
+//! let client = Client::new(config)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Many small shards of one node in one round trip, within a second:
+//!
+//! ```no_run
+//! # use std::time::Duration;
+//! # use supernode_client::{Client, ClientError, Peer, Wanted};
+//! async fn fetch(
+//!     client: &Client,
+//!     node: &Peer,
+//!     wants: Vec<Wanted>,
+//! ) -> Result<Vec<Option<bytes::Bytes>>, ClientError> {
+//!     let mut batch = client.with_deadline(Duration::from_secs(1)).get_many(node, wants)?;
+//!     let mut found = Vec::new();
+//!     while let Some(part) = batch.next().await {
+//!         match part {
+//!             Ok(bytes) => found.push(Some(bytes)),
+//!             // The node answered for this part: it is not there, or not to be had now.
+//!             Err(ClientError::Refused { .. }) => found.push(None),
+//!             Err(error) => return Err(error),
 //!         }
 //!     }
-//!     client.close().await;
-//!     Err(last)
+//!     Ok(found)
 //! }
 //! ```
 
