@@ -11,10 +11,9 @@ use bytes::Bytes;
 use supernode_protocol::ids::{ShardId, Slot, UploadId};
 use supernode_protocol::limits::{BATCH_BYTES_MAX, BATCH_PARTS_MAX};
 use supernode_protocol::wire::{Ack, Part as WirePart, Request, Response};
-use tokio::time::{Instant, timeout};
 
-use crate::call::{Call, timed_out};
-use crate::client::{Client, unexpected};
+use crate::call::Call;
+use crate::client::{Client, spend, unexpected};
 use crate::error::ClientError;
 use crate::part::{Part, Wanted};
 use crate::peer::Peer;
@@ -59,7 +58,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::BadRequest`] for none or more than
     /// [`BATCH_PARTS_MAX`] wants, and for any that [`Client::read_shard`] would not take.
-    pub fn get_many(
+    pub fn read_many(
         &self,
         peer: &Peer,
         wants: impl IntoIterator<Item = Wanted>,
@@ -131,19 +130,14 @@ impl BatchReader {
             return None;
         }
         if self.failure.is_none() {
-            let (started, limit) = (Instant::now(), self.time_left);
-            let outcome = timeout(limit, self.advance()).await;
-            self.time_left = limit.saturating_sub(started.elapsed());
-            match outcome {
-                Ok(Ok(part)) => return Some(part),
-                Ok(Err(error)) => self.failure = Some(error),
-                Err(_) => {
-                    let limit = self.client.deadline();
-                    let error = timed_out(self.peer.node, "deliver before the deadline", limit);
-                    self.client.note(&error);
-                    self.failure = Some(error);
-                }
-            }
+            let mut time_left = self.time_left;
+            let outcome = spend(&mut time_left, self.advance()).await;
+            self.time_left = time_left;
+            self.failure = Some(match outcome {
+                Some(Ok(part)) => return Some(part),
+                Some(Err(error)) => error,
+                None => self.client.too_late(self.peer.node),
+            });
             self.call = None;
         }
         self.parts.pop_front();
@@ -198,7 +192,7 @@ impl BatchReader {
         if let Response::Error(error) = response {
             self.parts.pop_front();
             self.has_advanced = true;
-            self.call = Some(call);
+            self.call = (!is_last).then_some(call);
             return Ok(Some(Err(ClientError::Refused { node: self.peer.node, error })));
         }
         part.begin(&response, &mut call).await?;

@@ -141,10 +141,17 @@ impl Client {
         peer: &Peer,
         work: impl Future<Output = Result<T, ClientError>>,
     ) -> Result<T, ClientError> {
-        let outcome = timeout(self.deadline, work).await.unwrap_or_else(|_| {
-            Err(timed_out(peer.node, "serve the call before its deadline", self.deadline))
-        });
-        outcome.inspect_err(|error| self.note(error))
+        match timeout(self.deadline, work).await {
+            Ok(outcome) => outcome.inspect_err(|error| self.note(error)),
+            Err(_) => Err(self.too_late(peer.node)),
+        }
+    }
+
+    /// Says, and remembers, that `node` let a call's deadline pass.
+    pub(crate) fn too_late(&self, node: NodeId) -> ClientError {
+        let error = timed_out(node, "serve the call before its deadline", self.deadline);
+        self.note(&error);
+        error
     }
 
     /// Remembers a failure for the health of the node it is about.
@@ -266,6 +273,15 @@ impl Client {
 fn busy_pause(error: &ClientError) -> Option<Duration> {
     let is_busy = error.code() == Some(ErrorCode::Busy);
     is_busy.then(|| error.retry_after().unwrap_or(BUSY_PAUSE).max(BUSY_PAUSE_MIN))
+}
+
+/// Does `work` in the time that is left, and takes from that what it took; nothing if the time
+/// is over.
+pub(crate) async fn spend<T>(left: &mut Duration, work: impl Future<Output = T>) -> Option<T> {
+    let started = Instant::now();
+    let outcome = timeout(*left, work).await.ok();
+    *left = left.saturating_sub(started.elapsed());
+    outcome
 }
 
 /// `pause` and up to half as much again, so that those who were told the same come apart.

@@ -53,6 +53,7 @@ impl Health {
 #[derive(Debug, Clone, Copy, Default)]
 struct Record {
     failures_in_a_row: u32,
+    failed_at: Option<Instant>,
     avoided_until: Option<Instant>,
     busy_until: Option<Instant>,
     first_byte: Option<Duration>,
@@ -68,7 +69,12 @@ impl Record {
         self.avoided_until = None;
     }
 
+    /// Failures within a moment count once: all who waited for one dial fail with it.
     fn failed(&mut self, now: Instant) {
+        if self.failed_at.is_some_and(|at| now < at + AVOID_MIN) && self.failures_in_a_row > 0 {
+            return;
+        }
+        self.failed_at = Some(now);
         let doublings = self.failures_in_a_row.min(16);
         let avoid = AVOID_MIN.saturating_mul(1 << doublings).min(AVOID_MAX);
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
@@ -198,14 +204,17 @@ mod tests {
 
     #[test]
     fn a_node_that_fails_is_avoided_for_longer_each_time_until_it_answers() {
-        let (nodes, now) = (Nodes::new(10), Instant::now());
+        let (nodes, mut now) = (Nodes::new(10), Instant::now());
         assert!(nodes.health(node(1), now).is_ready());
         for expected in [AVOID_MIN, AVOID_MIN * 2, AVOID_MIN * 4] {
+            now += AVOID_MIN;
             nodes.failed(node(1), now);
-            assert_eq!(nodes.health(node(1), now).avoided_for, expected);
+            nodes.failed(node(1), now + AVOID_MIN / 2);
+            assert_eq!(nodes.health(node(1), now).avoided_for, expected, "counted once");
         }
         assert!(nodes.health(node(1), now + AVOID_MIN * 4).is_ready(), "time heals");
         for _ in 0..100 {
+            now += AVOID_MIN;
             nodes.failed(node(1), now);
         }
         assert_eq!(nodes.health(node(1), now).avoided_for, AVOID_MAX);

@@ -10,10 +10,9 @@ use std::time::Duration;
 
 use supernode_protocol::wire::ErrorCode;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
-use crate::call::timed_out;
-use crate::client::Client;
+use crate::client::{Client, spend};
 use crate::error::ClientError;
 use crate::part::Wanted;
 use crate::peer::Peer;
@@ -59,8 +58,7 @@ impl Client {
     ) -> Result<ShardReader, ClientError> {
         // Judges the request and puts the holders in order.
         let waiting = self.read_shard(hedge.holders, wanted.clone())?.into_holders();
-        let first = waiting.front().map(|peer| peer.node);
-        let started = Instant::now();
+        let first = waiting.front().expect("a reader has a holder").node;
         let race = Race {
             client: self,
             wanted,
@@ -68,14 +66,12 @@ impl Client {
             waiting,
             asked: Vec::new(),
             racers: JoinSet::new(),
-            next_at: started,
+            next_at: Instant::now(),
         };
-        let limit = self.deadline();
-        let mut reader = timeout(limit, race.run()).await.unwrap_or_else(|_| {
-            let node = first.expect("there is a holder, or nothing was waited for");
-            Err(timed_out(node, "serve before the deadline", limit))
-        })?;
-        reader.time_left = limit.saturating_sub(started.elapsed());
+        let mut time_left = self.deadline();
+        let outcome = spend(&mut time_left, race.run()).await;
+        let mut reader = outcome.unwrap_or_else(|| Err(self.too_late(first)))?;
+        reader.time_left = time_left;
         reader.busy_left = self.busy_wait_max();
         Ok(reader)
     }

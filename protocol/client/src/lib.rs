@@ -10,7 +10,7 @@
 //!   from one that fails ([`ClientError::Lied`]).
 //! - Reads are streams ([`ShardReader`]) that hold little and go on from the last verified byte
 //!   when they are cut, at the same node or at another holder; many go into one request
-//!   ([`Client::get_many`]), and a slow holder is overtaken by the next ([`Client::read_hedged`]).
+//!   ([`Client::read_many`]), and a slow holder is overtaken by the next ([`Client::read_hedged`]).
 //! - Every call ends within a deadline, waits for busy nodes as long as it may, and names the node
 //!   it failed at. Dropping a future or a reader cancels its request on both ends.
 //! - [`Client::health`] and [`Client::statistics`] say how it went.
@@ -57,7 +57,7 @@
 //!     node: &Peer,
 //!     wants: Vec<Wanted>,
 //! ) -> Result<Vec<Option<bytes::Bytes>>, ClientError> {
-//!     let mut batch = client.with_deadline(Duration::from_secs(1)).get_many(node, wants)?;
+//!     let mut batch = client.with_deadline(Duration::from_secs(1)).read_many(node, wants)?;
 //!     let mut found = Vec::new();
 //!     while let Some(part) = batch.next().await {
 //!         match part {

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use supernode_protocol::wire::{ErrorCode, Request};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
-use crate::call::{Call, timed_out};
-use crate::client::{Client, jittered};
+use crate::call::Call;
+use crate::client::{Client, jittered, spend};
 use crate::error::ClientError;
 use crate::part::{BATCH_BYTES, Part, Wanted};
 use crate::peer::Peer;
@@ -127,18 +127,15 @@ impl ShardReader {
             return Err(error.clone());
         }
         self.part.reserve(bytes_min.max(BATCH_BYTES));
-        let (started, limit) = (Instant::now(), self.time_left);
-        let outcome = timeout(limit, self.advance(bytes_min)).await;
-        self.time_left = limit.saturating_sub(started.elapsed());
+        let mut time_left = self.time_left;
+        let outcome = spend(&mut time_left, self.advance(bytes_min)).await;
+        self.time_left = time_left;
         let error = match outcome {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error,
-            Err(_) => {
+            Some(Ok(())) => return Ok(()),
+            Some(Err(error)) => error,
+            None => {
                 let holder = self.holders.front().expect("the one that was waited for");
-                let limit = self.client.deadline();
-                let error = timed_out(holder.node, "deliver before the deadline", limit);
-                self.client.note(&error);
-                error
+                self.client.too_late(holder.node)
             }
         };
         self.call = None;

@@ -79,7 +79,7 @@ async fn parts_come_in_order_and_an_error_is_of_one_part_alone() {
     let mut wants: Vec<_> = shards.iter().map(Shard::wanted).collect();
     wants.extend([absent.clone(), part, absent, shards[0].wanted()]);
     let client = client();
-    let results = all(client.get_many(&node.peer, wants).expect("a batch")).await;
+    let results = all(client.read_many(&node.peer, wants).expect("a batch")).await;
     assert_eq!(results.len(), 8);
     for (shard, result) in shards.iter().zip(&results) {
         assert_eq!(result.as_ref().expect("held"), &shard.bytes);
@@ -109,7 +109,7 @@ async fn a_part_that_is_not_what_was_wanted_is_a_lie_and_ends_the_batch() {
         let node = server(spoil);
         let client = client();
         let wants: Vec<_> = shards().iter().map(Shard::wanted).collect();
-        let results = all(client.get_many(&node.peer, wants).expect("a batch")).await;
+        let results = all(client.read_many(&node.peer, wants).expect("a batch")).await;
         assert_eq!(results.len(), 4, "{lie}");
         for (position, result) in results.iter().enumerate() {
             assert_eq!(result.is_ok(), position < good, "{lie}, part {position}: {result:?}");
@@ -134,7 +134,7 @@ async fn an_answer_to_another_number_of_parts_is_a_protocol_error() {
             ask.say(&Response::Many { parts: stated }).await;
         });
         let wants: Vec<_> = shards().iter().map(Shard::wanted).collect();
-        let results = all(client().get_many(&node.peer, wants).expect("a batch")).await;
+        let results = all(client().read_many(&node.peer, wants).expect("a batch")).await;
         assert_eq!(results.len(), 4, "every part has a result");
         for result in results {
             let error = result.expect_err("a wrong number");
@@ -147,7 +147,7 @@ async fn an_answer_to_another_number_of_parts_is_a_protocol_error() {
 async fn bytes_after_the_last_part_are_a_protocol_error() {
     let node = server(|answers| answers.push(Bytes::from_static(b"x")));
     let wants: Vec<_> = shards().iter().map(Shard::wanted).collect();
-    let mut results = all(client().get_many(&node.peer, wants).expect("a batch")).await;
+    let mut results = all(client().read_many(&node.peer, wants).expect("a batch")).await;
     let error = results.pop().expect("four").expect_err("one byte too many");
     assert!(matches!(error, ClientError::Protocol { .. }), "{error}");
     assert!(results.iter().all(Result::is_ok));
@@ -180,7 +180,7 @@ async fn a_batch_that_is_cut_goes_on_inside_the_part_that_was_cut() {
     });
     let client = client_with(|config| config.request_timeout = Duration::from_millis(500));
     let wants: Vec<_> = shards.iter().map(Shard::wanted).collect();
-    let results = all(client.get_many(&node.peer, wants).expect("a batch")).await;
+    let results = all(client.read_many(&node.peer, wants).expect("a batch")).await;
     for (shard, result) in shards.iter().zip(results) {
         assert_eq!(result.expect("it goes on"), shard.bytes);
     }
@@ -202,10 +202,10 @@ async fn batches_over_the_limits_are_refused_before_anything_is_sent() {
         assert_eq!(error.node(), Some(node.peer.node));
     };
     for wants in [vec![], vec![wanted.clone(); BATCH_PARTS_MAX + 1]] {
-        bad(client.get_many(&node.peer, wants).expect_err("a wrong number"));
+        bad(client.read_many(&node.peer, wants).expect_err("a wrong number"));
     }
     let beyond = Wanted { range: 5..11, ..wanted };
-    bad(client.get_many(&node.peer, [beyond]).expect_err("not within the shard"));
+    bad(client.read_many(&node.peer, [beyond]).expect_err("not within the shard"));
     let part = |len: u64| PutPart {
         slot: Slot { stripe: 0, index: 0 },
         shard: ShardId::of(b"x"),

@@ -120,7 +120,7 @@ async fn a_call_that_is_not_served_ends_at_its_deadline_on_both_sides() {
     let hasty = patient.with_deadline(Duration::from_millis(100));
     let holders = [node.peer.clone()];
     let mut streamed = hasty.read_shard(&holders, shard.wanted()).expect("a read");
-    let mut batch = hasty.get_many(&node.peer, [shard.wanted()]).expect("a batch");
+    let mut batch = hasty.read_many(&node.peer, [shard.wanted()]).expect("a batch");
     let calls = async {
         [
             hasty.status(&node.peer).await.map(|_| ()),
