@@ -314,3 +314,37 @@ fn bind(transport: &Transport, address: SocketAddr) -> std::io::Result<BoundSock
         bound => bound,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use supernode_protocol::ids::NodeId;
+    use supernode_protocol::wire::{ErrorCode, WireError};
+
+    use super::{BUSY_PAUSE, BUSY_PAUSE_MIN, ClientError, busy_pause, jittered};
+
+    fn refused(code: ErrorCode, retry_after_ms: Option<u32>) -> ClientError {
+        let error = WireError { code, message: String::new(), retry_after_ms };
+        ClientError::Refused { node: NodeId::from_bytes([1; 32]), error }
+    }
+
+    #[test]
+    fn a_busy_node_is_left_alone_for_as_long_as_it_says_and_never_not_at_all() {
+        let pause = |retry_after_ms| busy_pause(&refused(ErrorCode::Busy, retry_after_ms));
+        assert_eq!(pause(Some(700)), Some(Duration::from_millis(700)));
+        assert_eq!(pause(Some(0)), Some(BUSY_PAUSE_MIN));
+        assert_eq!(pause(None), Some(BUSY_PAUSE));
+        assert_eq!(busy_pause(&refused(ErrorCode::Full, Some(700))), None);
+    }
+
+    #[test]
+    fn jitter_adds_up_to_a_half_and_differs() {
+        let pause = Duration::from_secs(1);
+        let pauses: Vec<_> = (0..100).map(|_| jittered(pause)).collect();
+        assert!(pauses.iter().all(|some| (pause..=pause * 3 / 2).contains(some)), "{pauses:?}");
+        assert!(pauses.iter().any(|some| *some != pauses[0]), "no two clients differ");
+        // The longest wait that a node can name.
+        assert!(jittered(Duration::from_millis(u64::from(u32::MAX))) > Duration::from_secs(1));
+    }
+}

@@ -77,8 +77,8 @@ impl Part {
         Ok(Self { next, end: aligned.end, wanted, verifier: None, buffer, verified_bytes: 0 })
     }
 
-    /// What to ask a node for at this point. Shards of more than one group come with a proof even if all
-    /// of them is wanted, so that each group is checked as it comes; that costs as much time as
+    /// What to ask a node for next. Shards of more than one group come with a proof even if all of
+    /// them is wanted, so that each group is checked as it comes; that costs as much time as
     /// hashing the shard in one go, and one part in 256 more bytes.
     pub(crate) fn want(&self) -> Want {
         let Wanted { shard, shard_len, range } = &self.wanted;
