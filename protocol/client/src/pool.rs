@@ -117,6 +117,7 @@ impl Pool {
         match &outcome {
             Ok(link) => {
                 count(&self.counters.connections_opened);
+                self.nodes.answered(peer.node, None);
                 self.entries.lock().insert(peer.node, Entry::Ready(Arc::clone(link)));
                 tokio::spawn(forget_when_closed(Arc::downgrade(&self), link));
             }

@@ -11,10 +11,11 @@ use supernode_protocol::wire::{Ack, ByteRange, Response};
 use tokio::time::timeout;
 
 use crate::node::{
-    NETWORK, Node, SOON, client_with, frame, loopback, node, node_at, record_of, welcome,
+    NETWORK, Node, SOON, client, client_with, frame, loopback, node, node_at, record_of, welcome,
 };
 
-fn client() -> Client {
+/// Gives up on an answer that never comes.
+fn hasty() -> Client {
     client_with(|config| {
         config.request_timeout = Duration::from_millis(300);
         config.transfer_bytes_per_sec_min = 1 << 30;
@@ -97,9 +98,9 @@ async fn a_body_that_ends_early_or_never_is_noticed() {
         proof_len: 0,
     });
     let half = Bytes::from([&header[..], &[0; 5_000]].concat());
-    for (ends, is_lie) in [(true, true), (false, false)] {
+    for (client, ends, is_lie) in [(client(), true, true), (hasty(), false, false)] {
         let node = scripted(half.clone(), ends);
-        let read = client().shard(&node.peer, ShardId::of(b"x"), 10_000).await;
+        let read = client.shard(&node.peer, ShardId::of(b"x"), 10_000).await;
         let error = read.expect_err("half a shard");
         assert_eq!(matches!(error, ClientError::Lied { what: "length", .. }), is_lie, "{error}");
         assert_eq!(matches!(error, ClientError::Timeout { .. }), !is_lie, "{error}");

@@ -178,7 +178,7 @@ async fn a_batch_that_is_cut_goes_on_inside_the_part_that_was_cut() {
             ask.end().await;
         }
     });
-    let client = client_with(|config| config.request_timeout = Duration::from_millis(500));
+    let client = client_with(|config| config.request_timeout = Duration::from_secs(1));
     let wants: Vec<_> = shards.iter().map(Shard::wanted).collect();
     let results = all(client.read_many(&node.peer, wants).expect("a batch")).await;
     for (shard, result) in shards.iter().zip(results) {

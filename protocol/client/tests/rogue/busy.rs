@@ -117,7 +117,7 @@ async fn a_call_that_is_not_served_ends_at_its_deadline_on_both_sides() {
     });
     let patient = client();
     patient.connect(&node.peer).await.expect("a node that welcomes");
-    let hasty = patient.with_deadline(Duration::from_millis(100));
+    let hasty = patient.with_deadline(Duration::from_millis(500));
     let holders = [node.peer.clone()];
     let mut streamed = hasty.read_shard(&holders, shard.wanted()).expect("a read");
     let mut batch = hasty.read_many(&node.peer, [shard.wanted()]).expect("a batch");
@@ -147,16 +147,17 @@ async fn pauses_of_the_reader_do_not_count() {
     let shard = Shard::new("paused", 2_000_000);
     let node = honest(&shard);
     let client = client_with(|config| {
-        config.request_timeout = Duration::from_secs(1);
+        config.request_timeout = Duration::from_secs(2);
         config.transfer_bytes_per_sec_min = 1 << 30;
     });
-    let quick = client.with_deadline(Duration::from_secs(1));
+    client.connect(&node.peer).await.expect("a node that welcomes");
+    let quick = client.with_deadline(Duration::from_secs(2));
     let mut reader =
         quick.read_shard(std::slice::from_ref(&node.peer), shard.wanted()).expect("a read");
     let mut got = 0;
     while let Some(bytes) = reader.next().await.expect("it is there") {
         if got == 0 {
-            pass(Duration::from_millis(1500)).await;
+            pass(Duration::from_millis(2500)).await;
         }
         got += bytes.len();
     }
