@@ -35,3 +35,7 @@ bench-report:
 # rewrite the golden vectors after a deliberate change of format
 vectors:
     UPDATE_VECTORS=1 cargo test -p supernode-protocol --tests
+
+# hostile bytes for one decoder: `just fuzz request 600`; without a target it lists them
+fuzz *arguments:
+    protocol/fuzz/run {{ arguments }}

@@ -48,7 +48,7 @@ const MODULE_DOC_CHARS_MIN: usize = 20;
 /// tests may name its own row as well. Crates of one row never import each other; the one that
 /// calls owns the trait and the binary wires the two.
 const ROWS: &[&[&str]] = &[
-    &["supernode-tests", "supernode-benches"],
+    &["supernode-tests", "supernode-benches", "supernode-fuzz"],
     &["supernode"],
     &["supernode-object"],
     &[

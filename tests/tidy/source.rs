@@ -46,11 +46,11 @@ impl Source {
         self.text.parse().unwrap_or_else(|error| panic!("{} is not Rust: {error}", self.path))
     }
 
-    /// Whether the whole file is test code: in a test or bench crate, or a `tests.rs` or
+    /// Whether the whole file is test code: in a test, bench or fuzz crate, or a `tests.rs` or
     /// `crash_tests.rs` beside a module.
     pub fn is_test_code(&self) -> bool {
         let mut parts = self.path.trim_end_matches(".rs").split('/');
-        parts.any(|part| part == "tests" || part == "benches" || part.ends_with("_tests"))
+        parts.any(|part| ["tests", "benches", "fuzz"].contains(&part) || part.ends_with("_tests"))
     }
 }
 
