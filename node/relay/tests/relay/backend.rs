@@ -316,7 +316,10 @@ impl Backend for MemoryBackend {
         let content = self.content.lock();
         let commit = content.commits.get(&(object, group));
         let commit = commit.ok_or_else(|| error(ErrorCode::NotFound))?;
-        let root = with_root.then(|| content.blocks[&object].clone());
+        let root = content.blocks.get(&object).filter(|_| with_root).cloned();
+        if root.is_none() && with_root {
+            return Err(error(ErrorCode::NotFound));
+        }
         let root = if self.lies(Lie::FlippedRoot) { root.map(|root| flip(&root)) } else { root };
         let placement = match *self.lie.lock() {
             Some(Lie::ForgedPlacement) => forged(&commit.placement),

@@ -10,6 +10,8 @@ mod classes;
 mod eventually;
 mod frames;
 mod lies;
+mod malformed;
+mod memory;
 mod pool;
 mod proxy;
 mod raw;
