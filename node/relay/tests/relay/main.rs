@@ -20,3 +20,4 @@ mod setup;
 mod slow;
 mod stop;
 mod turns;
+mod weather;

@@ -137,6 +137,14 @@ pub fn commit_of(key: &Keypair, object: Cid) -> Commit {
     }
 }
 
+/// A number that a run of the tests may set, and says.
+pub fn number(name: &str, default: u64) -> u64 {
+    let text = std::env::var(name).ok();
+    let number = text.map_or(default, |text| text.parse().expect("a number"));
+    println!("{name}={number}");
+    number
+}
+
 /// Waits until `holds`, for things that end soon but without telling.
 pub async fn eventually(what: &str, holds: impl Fn() -> bool) {
     let wait = async {
