@@ -2,6 +2,7 @@
 //! The relay server and the client against each other on loopback, over a backend in memory.
 
 mod admission;
+mod attacks;
 mod backend;
 mod batches;
 mod bodies;

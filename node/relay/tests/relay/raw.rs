@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A client that sends whatever bytes it is told to.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quinn::{Connection, Endpoint, RecvStream, SendStream, TokioRuntime};
+use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, TokioRuntime};
 use supernode_client::{Keypair, Transport};
 use supernode_protocol::wire::{Request, Response, encode_frame};
 use supernode_tls::frames::read_frame;
@@ -20,19 +21,33 @@ pub struct Raw {
 impl Raw {
     /// A connection that has not said hello.
     pub async fn connect(setup: &Setup, key: &Keypair) -> Self {
-        let transport = Transport::default();
+        let from = loopback(0);
+        let dialled = Self::dial(setup.relay.local_addr(), key, from, &Transport::default()).await;
+        dialled.expect("a handshake")
+    }
+
+    /// The same from any address of loopback, to any server, with windows of any size.
+    pub async fn dial(
+        to: SocketAddr,
+        key: &Keypair,
+        from: SocketAddr,
+        transport: &Transport,
+    ) -> Result<Self, ConnectionError> {
         let mut client = client_config(key).expect("Ed25519");
         client.transport_config(Arc::new(transport.to_quinn(0)));
-        let socket = transport.bind(loopback(0)).expect("a free port").socket;
+        let socket = transport.bind(from).expect("a free port").socket;
         let settings = transport.endpoint(key).expect("Ed25519");
         let endpoint =
             Endpoint::new(settings, None, socket, Arc::new(TokioRuntime)).expect("on a runtime");
-        let connection = endpoint
-            .connect_with(client, setup.relay.local_addr(), SERVER_NAME)
-            .expect("a valid address")
-            .await
-            .expect("a handshake");
-        Self { connection, _endpoint: endpoint }
+        let connecting = endpoint.connect_with(client, to, SERVER_NAME).expect("a valid address");
+        Ok(Self { connection: connecting.await?, _endpoint: endpoint })
+    }
+
+    /// Says hello on a connection that has not yet.
+    pub async fn greet(self) -> Self {
+        let response = self.ask(&hello(NETWORK), &[]).await;
+        assert!(matches!(response, Response::Welcome { .. }), "{response:?}");
+        self
     }
 
     /// The answer to a hello with a capability, on a new connection.
@@ -49,10 +64,7 @@ impl Raw {
 
     /// A connection on which requests are answered.
     pub async fn greeted(setup: &Setup, key: &Keypair) -> Self {
-        let raw = Self::connect(setup, key).await;
-        let response = raw.ask(&hello(NETWORK), &[]).await;
-        assert!(matches!(response, Response::Welcome { .. }), "{response:?}");
-        raw
+        Self::connect(setup, key).await.greet().await
     }
 
     pub async fn open(&self, bytes: &[u8]) -> (SendStream, RecvStream) {
