@@ -17,6 +17,7 @@ use supernode_tests::http;
 use supernode_tests::ledger::{self, Ledger, Owed};
 use supernode_tests::load::{Door, Recipe};
 use supernode_tests::lone::Lone;
+use supernode_tests::process::resident_bytes;
 use supernode_tests::program::Program;
 use supernode_tests::random::Seeded;
 use supernode_tests::segments::{Hash, Log};
@@ -132,20 +133,12 @@ const METRICS: [&str; 5] = [
 
 /// Looks at the process from outside, asks the node for its figures, and prints a line.
 fn look(pid: u32, http: &str, dir: &Path, number: usize) -> Result<Minute, Box<dyn Error>> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kibibytes: u64 =
-        resident.and_then(|line| line.split_whitespace().next()).ok_or("no VmRSS")?.parse()?;
+    let resident_bytes = resident_bytes(pid).ok_or("the node has ended")?;
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd"))?.count();
     let files: u64 =
         fs::read_dir(dir)?.flatten().filter_map(|entry| Some(entry.metadata().ok()?.len())).sum();
-    let (_, page) = http::request(http, "/metrics")?;
-    let value = |name: &&str| {
-        let line = page.lines().find_map(|line| line.strip_prefix(*name)?.strip_prefix(' '));
-        line.unwrap_or("?").to_owned()
-    };
-    let metrics: Vec<String> = METRICS.iter().map(value).collect();
-    let resident_bytes = kibibytes * 1024;
+    let page = http::metrics(http)?;
+    let metrics: Vec<&str> = METRICS.iter().map(|name| page.value(name).unwrap_or("?")).collect();
     let line = format!("{number} {resident_bytes} {descriptors} {files}");
     writeln!(io::stdout(), "{line} {}", metrics.join(" "))?;
     Ok(Minute { resident_bytes, descriptors })

@@ -33,6 +33,12 @@ pub fn before<T>(deadline: Duration, mut probe: impl FnMut() -> Option<T>) -> Op
     }
 }
 
+/// Returns after `span`, for those who were told when to come back. Never to wait for something
+/// to happen.
+pub async fn pass(span: Duration) {
+    tokio::time::sleep(span).await;
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -25,3 +25,22 @@ pub fn request(address: &str, path: &str) -> io::Result<(u16, String)> {
     });
     parsed.ok_or_else(|| io::Error::other(format!("no HTTP: {answer:.80}")))
 }
+
+/// What a node says of itself in figures.
+#[derive(Debug)]
+pub struct Metrics(String);
+
+impl Metrics {
+    /// The value of a figure without labels, as it stands there.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+    }
+}
+
+/// The figures of the node that answers at `address`.
+///
+/// # Errors
+/// When nobody answers in HTTP.
+pub fn metrics(address: &str) -> io::Result<Metrics> {
+    request(address, "/metrics").map(|(_, page)| Metrics(page))
+}

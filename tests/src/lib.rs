@@ -8,7 +8,7 @@
 //! - [`chain`] asks a development chain by plain JSON-RPC.
 //! - [`random`] makes bytes that a seed brings back.
 //! - [`lone`] is one node alone; [`load`] writes to it and reads back, and notes in a [`ledger`]
-//!   what was acknowledged. At a [`desk`] many write at once.
+//!   what was acknowledged. At a [`desk`] many write at once, in a [`rush`] many come at once.
 //! - [`segments`] reads a data directory with no code of the node's; [`verdict`] holds the ledger
 //!   against it.
 
@@ -23,6 +23,7 @@ pub mod network;
 pub mod process;
 pub mod program;
 pub mod random;
+pub mod rush;
 pub mod segments;
 pub mod strace;
 pub mod verdict;

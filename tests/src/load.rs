@@ -3,7 +3,7 @@
 //! it, judged by the ledger alone.
 
 use std::collections::HashSet;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -36,6 +36,13 @@ pub struct Object {
     cid: Cid,
     root: Bytes,
     shards: Vec<(ShardId, Bytes)>,
+}
+
+impl Object {
+    /// Its shards and their bytes.
+    pub fn shards(&self) -> &[(ShardId, Bytes)] {
+        &self.shards
+    }
 }
 
 /// What objects of a run are made of.
@@ -112,7 +119,22 @@ impl Door {
     /// # Panics
     /// If it has no socket.
     pub fn new(peer: &Peer, key: &Keypair, ledger: &Arc<Ledger>) -> Self {
-        let client = Client::new(ClientConfig::new(key.clone(), "main")).expect("a socket");
+        Self::with(peer, key, ledger, |_| {})
+    }
+
+    /// The same with other settings.
+    ///
+    /// # Panics
+    /// If they make no client.
+    pub fn with(
+        peer: &Peer,
+        key: &Keypair,
+        ledger: &Arc<Ledger>,
+        change: impl FnOnce(&mut ClientConfig),
+    ) -> Self {
+        let mut config = ClientConfig::new(key.clone(), "main");
+        change(&mut config);
+        let client = Client::new(config).expect("a socket");
         let (peer, key, ledger) = (peer.clone(), key.clone(), Arc::clone(ledger));
         Self { client, peer, key, ledger }
     }
@@ -194,6 +216,22 @@ impl Door {
             },
             placement: Signed::sign(placement, &self.key).expect("the writer's own key"),
             missing: Vec::new(),
+        }
+    }
+
+    /// Reads a shard, or a part of it, as the client gives it.
+    ///
+    /// # Errors
+    /// What the node or the connection says.
+    pub async fn read(
+        &self,
+        shard: ShardId,
+        len: u64,
+        range: Option<Range<u64>>,
+    ) -> Result<Bytes, ClientError> {
+        match range {
+            None => self.client.shard(&self.peer, shard, len).await,
+            Some(range) => self.client.shard_range(&self.peer, shard, len, range).await,
         }
     }
 

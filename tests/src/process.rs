@@ -62,10 +62,19 @@ pub fn as_root() -> &'static [&'static str] {
     if rustix::process::geteuid().is_root() { &[] } else { &["sudo", "-n"] }
 }
 
-/// Highest resident memory so far (`VmHWM`), if the process still runs.
+/// Highest resident memory so far, if the process still runs.
 pub fn peak_memory_bytes(pid: u32) -> Option<u64> {
+    memory_bytes(pid, "VmHWM:")
+}
+
+/// Resident memory now, if the process still runs.
+pub fn resident_bytes(pid: u32) -> Option<u64> {
+    memory_bytes(pid, "VmRSS:")
+}
+
+fn memory_bytes(pid: u32, field: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kilobytes << 10)
 }
