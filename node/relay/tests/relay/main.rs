@@ -9,6 +9,7 @@ mod bodies;
 mod cancelled;
 mod classes;
 mod eventually;
+mod flood;
 mod frames;
 mod lies;
 mod malformed;
