@@ -36,8 +36,10 @@ use crate::random::Seeded;
 use crate::segments::{Hash, Log};
 use crate::verdict::judge;
 
-/// Small segments that are compacted early: bytes are given back all the time.
-const SETTINGS: [&str; 4] = [
+/// Small segments that are compacted early: bytes are given back all the time. Who waits for its
+/// turn to be active stays connected.
+const SETTINGS: [&str; 5] = [
+    "relay.transport.idle_timeout_secs=3600",
     "storage.segment_bytes_max=64MiB",
     "storage.compact_waste_percent=10",
     "storage.trash_secs=0",

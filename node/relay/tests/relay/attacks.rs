@@ -379,19 +379,23 @@ async fn streams_to_the_limit_and_one_more_on_a_hundred_connections() {
 async fn streams_that_are_opened_and_reset_cost_nobody_else_anything() {
     let setup = narrow(REQUESTS_MAX);
     let bytes = stored(&setup, SHARD_BYTES);
-    let whole = message(&get(&bytes), &[]);
+    // A put, so that a request may be cut with its permit in hand.
+    let body = bytes_of(1000);
+    let put = put_of(&body);
+    let (upload, slot, shard) = (put.upload, put.slot, put.shard);
+    let whole = message(&Request::PutShard { upload, slot, shard, len: 1000 }, &body);
     let mut churn = JoinSet::new();
     for number in 0..5 {
-        let key = Keypair::generate_ed25519();
-        let to = setup.relay.local_addr();
-        let raw = Raw::dial(to, &key, prefix(2000 + number), &Transport::default()).await;
+        let (to, from) = (setup.relay.local_addr(), prefix(2000 + number));
+        let raw = Raw::dial(to, &setup.writer_key, from, &Transport::default()).await;
         let raw = raw.expect("a handshake").greet().await;
         let whole = whole.clone();
         churn.spawn(async move {
             for round in 0..500 {
-                let (mut send, mut recv) = raw.open(&whole[..round % (whole.len() + 1)]).await;
+                let (mut send, mut recv) = raw.open(&whole[..round * 7 % whole.len()]).await;
                 if round % 3 == 0 {
-                    let _ = send.finish();
+                    // Long enough for the node to have it.
+                    tokio::task::yield_now().await;
                 }
                 send.reset(1_u32.into()).expect("an open stream");
                 let _ = recv.stop(1_u32.into());
