@@ -139,6 +139,7 @@ fn test_code_is_known_by_its_place() {
     let at = |path: &str| Source { path: path.into(), text: String::new() }.is_test_code();
     assert!(at("tests/tidy.rs"));
     assert!(at("benches/benches/encode.rs"));
+    assert!(at("protocol/fuzz/src/ranges.rs"));
     assert!(at("node/store/src/index/tests.rs"));
     assert!(at("node/store/src/index/crash_tests.rs"));
     assert!(!at("node/store/src/index.rs"));

@@ -120,19 +120,21 @@ async fn honest_connects(setup: &Setup) -> u16 {
 
 #[tokio::test]
 async fn a_flood_of_first_packets_is_not_amplified_and_keeps_nobody_out() {
-    let received = flood(32).await;
+    let (sent, received) = flood(32).await;
+    println!("{received} bytes for {sent}");
     assert!(received > 0, "the node answered first packets at all");
 }
 
 #[tokio::test]
 async fn a_flood_is_not_amplified_where_every_first_packet_begins_a_handshake() {
-    let received = flood(1024).await;
+    let (sent, received) = flood(1024).await;
+    println!("{received} bytes for {sent}");
     assert!(received > u64::from(SENDERS) * 1200, "each was answered with a certificate");
 }
 
-/// Gives the bytes that all senders got together. Beyond so many half-open connections, senders
+/// Gives the bytes that all senders sent, and got, together. Beyond so many half-open connections, senders
 /// must prove their address.
-async fn flood(retry_from: u32) -> u64 {
+async fn flood(retry_from: u32) -> (u64, u64) {
     let setup = Setup::with(|config| {
         config.handshakes_max = 1024;
         config.handshakes_retry_from = retry_from;
@@ -165,6 +167,5 @@ async fn flood(retry_from: u32) -> u64 {
         assert!(took <= FACTOR * gave, "{took} bytes for {gave}");
         (sent, received) = (sent + gave, received + took);
     }
-    println!("{received} bytes for {sent}");
-    received
+    (sent, received)
 }

@@ -138,6 +138,7 @@ pub fn commit_of(key: &Keypair, object: Cid) -> Commit {
 }
 
 /// A number that a run of the tests may set, and says.
+#[expect(clippy::print_stdout, reason = "a test that fails shows how to repeat it")]
 pub fn number(name: &str, default: u64) -> u64 {
     let text = std::env::var(name).ok();
     let number = text.map_or(default, |text| text.parse().expect("a number"));
