@@ -170,7 +170,8 @@ impl Rush {
         }
         for some in doors.chunks(DIALS) {
             let mut dials = JoinSet::new();
-            for door in some.iter().cloned() {
+            for door in some {
+                let door = door.clone();
                 dials.spawn(async move { door.knock().await });
             }
             while let Some(outcome) = dials.join_next().await {
@@ -239,7 +240,7 @@ impl Done {
 impl Hall {
     async fn attend(self: Arc<Self>, number: usize, door: Door) -> Result<(), String> {
         let mut random = Seeded::with(self.rush.seed ^ (number as u64 + 1) << 32);
-        let is_writer = number % WRITERS_ONE_IN == 0;
+        let is_writer = number.is_multiple_of(WRITERS_ONE_IN);
         let mut held = VecDeque::new();
         while Instant::now() < self.until {
             let _place = self.active.acquire().await.expect("never closed");

@@ -132,8 +132,8 @@ async fn a_flood_is_not_amplified_where_every_first_packet_begins_a_handshake() 
     assert!(received > u64::from(SENDERS) * 1200, "each was answered with a certificate");
 }
 
-/// Gives the bytes that all senders sent, and got, together. Beyond so many half-open connections, senders
-/// must prove their address.
+/// Gives the bytes that all senders sent, and got, together. Beyond so many half-open connections,
+/// senders must prove their address.
 async fn flood(retry_from: u32) -> (u64, u64) {
     let setup = Setup::with(|config| {
         config.handshakes_max = 1024;
