@@ -49,6 +49,7 @@ struct Path {
     is_rebound: Notify,
     requests: AtomicU64,
     delivered: AtomicU64,
+    troubled: AtomicU64,
 }
 
 impl Proxy {
@@ -70,6 +71,7 @@ impl Proxy {
             is_rebound: Notify::new(),
             requests: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
+            troubled: AtomicU64::new(0),
         });
         let task = tokio::spawn(forward(Arc::clone(&path), Arc::new(front), Arc::new(back)));
         Self { address, path, task }
@@ -101,6 +103,11 @@ impl Proxy {
     /// Datagrams of the client that were let through.
     pub fn requests(&self) -> u64 {
         self.path.requests.load(SeqCst)
+    }
+
+    /// Datagrams that the weather did something to.
+    pub fn troubled(&self) -> u64 {
+        self.path.troubled.load(SeqCst)
     }
 
     /// Datagrams that arrived, in both directions together.
@@ -143,7 +150,11 @@ async fn forward(path: Arc<Path>, front: Arc<UdpSocket>, mut back: Arc<UdpSocket
 impl Path {
     /// Has a datagram arrive as often and as late as the weather wants.
     async fn carry(self: &Arc<Self>, through: &Arc<UdpSocket>, bytes: &[u8], to: SocketAddr) {
-        for delay in self.fate() {
+        let fate = self.fate();
+        if fate != [Duration::ZERO] {
+            self.troubled.fetch_add(1, SeqCst);
+        }
+        for delay in fate {
             if delay.is_zero() {
                 self.deliver(through, bytes, to).await;
                 continue;

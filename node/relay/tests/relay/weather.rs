@@ -71,6 +71,7 @@ impl Road {
         let get = self.client.shard_range(&self.peer, shard, len as u64, 100_000..300_000);
         let got = timeout(LATE, get).await.expect("a get ends").expect("a part");
         assert_eq!(got, bytes.slice(part));
+        assert!(self.proxy.troubled() > 10, "the weather was fine");
         self.assert_quiet().await;
     }
 
