@@ -73,11 +73,13 @@ pub fn client() -> NodeId {
     node_id(&key(CLIENT))
 }
 
-fn key(number: u8) -> Keypair {
+/// A key by its number.
+pub fn key(number: u8) -> Keypair {
     Keypair::ed25519_from_bytes([number; 32]).expect("any 32 bytes are a key")
 }
 
-fn node_id(key: &Keypair) -> NodeId {
+/// The node that a key names.
+pub fn node_id(key: &Keypair) -> NodeId {
     NodeId::from_public(&key.public()).expect("an Ed25519 key")
 }
 

@@ -46,7 +46,7 @@ pub struct Figure {
     pub unit: &'static str,
     /// `ours` by `against`.
     pub ratio: f64,
-    /// How the figure came about: every round, and the sizes.
+    /// How the figure came about: every round, and the sizes. A `note` in it is printed too.
     pub raw: serde_json::Value,
 }
 
@@ -134,6 +134,9 @@ pub fn answer(questions: &[Question<'_>]) {
             let mut figure = measure(scale);
             figure.raw["machine"] = machine().into();
             writeln!(out, "{figure}").expect(READER);
+            if let Some(note) = figure.raw["note"].as_str() {
+                writeln!(out, "{:24} {note}", "").expect(READER);
+            }
             if let Some(json) = &mut json {
                 let line = serde_json::to_string(&figure).expect("a figure has an encoding");
                 writeln!(json, "{line}").expect(READER);
@@ -142,8 +145,8 @@ pub fn answer(questions: &[Question<'_>]) {
     }
 }
 
-/// What it was measured on and with: processors, kernel, and how much was built of the code.
-fn machine() -> String {
+/// What it was measured on and with: processors and kernel.
+pub fn machine() -> String {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let cpus = read("/proc/cpuinfo");
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name"));

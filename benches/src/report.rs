@@ -100,6 +100,11 @@ fn section(page: &mut String, name: &str, rows: &[Row]) -> std::fmt::Result {
         let (ours, against) = (significant(row.ours), significant(row.against));
         writeln!(page, "| {id} | {ours} | {against} | {unit} | {ratio:.2} | {question} |")?;
     }
+    let notes = rows.iter().filter_map(|row| Some((&row.id, row.raw["note"].as_str()?)));
+    for (number, (id, note)) in notes.enumerate() {
+        let gap = if number == 0 { "\n" } else { "" };
+        writeln!(page, "{gap}- {id}: {note}.")?;
+    }
     writeln!(page, "\n![rounds of {name}](benchmarks/{name}.svg)")
 }
 

@@ -16,11 +16,16 @@ use rustls::NoKeyLog;
 use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
 use rustls::server::NoServerSessionStorage;
+use rustls::version::TLS13;
 use supernode_protocol::ids::{NodeId, ParseIdError};
 use supernode_protocol::wire::ALPN;
 
+use crate::verifier::{PeerVerifier, provider};
+
 /// The TLS server name to dial with. Servers ignore it; it says nothing about the peer.
 pub const SERVER_NAME: &str = "l";
+
+const SUITES: &str = "the suites are those of TLS 1.3";
 
 /// Why TLS cannot be set up, or a peer has no usable identity.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +52,12 @@ pub enum TlsError {
 /// # Errors
 /// When no certificate can be made from `identity`.
 pub fn server_config(identity: &Keypair) -> Result<quinn::ServerConfig, TlsError> {
-    let mut tls = libp2p_tls::make_server_config(identity)?;
+    let made = libp2p_tls::make_server_config(identity)?;
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .expect(SUITES)
+        .with_client_cert_verifier(Arc::new(PeerVerifier))
+        .with_cert_resolver(made.cert_resolver);
     tls.alpn_protocols = vec![ALPN.to_vec()];
     tls.key_log = Arc::new(NoKeyLog);
     tls.session_storage = Arc::new(NoServerSessionStorage {});
@@ -61,7 +71,13 @@ pub fn server_config(identity: &Keypair) -> Result<quinn::ServerConfig, TlsError
 /// # Errors
 /// When no certificate can be made from `identity`.
 pub fn client_config(identity: &Keypair) -> Result<quinn::ClientConfig, TlsError> {
-    let mut tls = libp2p_tls::make_client_config(identity, None)?;
+    let made = libp2p_tls::make_client_config(identity, None)?;
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .expect(SUITES)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(PeerVerifier))
+        .with_client_cert_resolver(made.client_auth_cert_resolver);
     tls.alpn_protocols = vec![ALPN.to_vec()];
     tls.key_log = Arc::new(NoKeyLog);
     tls.resumption = Resumption::disabled();

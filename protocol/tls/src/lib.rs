@@ -12,3 +12,4 @@ pub mod codes;
 pub mod frames;
 pub mod identity;
 pub mod transport;
+mod verifier;

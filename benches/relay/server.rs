@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The relay server under test: over a real store, with limits that none of the figures is about
+//! set out of the way, and the clients that talk to it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use libp2p_identity::Keypair;
+use serde::{Deserialize, Serialize};
+use supernode_client::{Client, ClientConfig, Peer};
+use supernode_protocol::ids::NodeId;
+use supernode_relay::{ClientLimits, Relay, RelayConfig};
+use supernode_store::{Durability, Store, StoreConfig};
+use supernode_tls::transport::{MTU_BYTES_MAX, Transport};
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use super::backend::StoreBackend;
+use super::process::{Process, Role};
+use super::raw;
+use crate::shards::Shards;
+use crate::stock;
+
+/// The network of the bench.
+pub const NETWORK: &str = "bench";
+/// Clients that the server knows, by number.
+const CLIENTS_MAX: u8 = 120;
+/// The number of the node's own key.
+const NODE: u8 = 200;
+/// Connections and handshakes that the server takes.
+const CONNECTIONS_MAX: u32 = 1 << 15;
+
+/// What a relay server is told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Server {
+    /// Where its store lies.
+    pub directory: PathBuf,
+    /// Bytes of hot shards it keeps in memory.
+    pub cache_bytes: u64,
+    /// Settings of QUIC.
+    pub transport: Transport,
+}
+
+impl Server {
+    /// A server over the store in a directory, which speaks to loopback only.
+    pub fn over(directory: &Path, cache_bytes: u64) -> Self {
+        Self { directory: directory.to_owned(), cache_bytes, transport: loopback_transport() }
+    }
+
+    /// Its store.
+    pub fn open(&self) -> Store {
+        stock::open(StoreConfig {
+            durability: Durability::Batched,
+            cache_bytes_max: self.cache_bytes,
+            buffer_bytes_max: 256 << 20,
+            ..stock::filling(&self.directory)
+        })
+    }
+
+    /// Starts it in a process of its own.
+    pub fn start(self) -> Process {
+        Process::start(&Role::Relay(self))
+    }
+}
+
+/// Transport settings for peers that are all on this machine: packets as large as there are.
+pub fn loopback_transport() -> Transport {
+    Transport {
+        mtu_bytes_max: MTU_BYTES_MAX,
+        idle_timeout_secs: raw::IDLE.as_secs(),
+        ..Transport::default()
+    }
+}
+
+/// An address of this machine.
+pub fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// The key of the node under test.
+pub fn node_key() -> Keypair {
+    stock::key(NODE)
+}
+
+/// The id of a key.
+pub fn node_id(key: &Keypair) -> NodeId {
+    stock::node_id(key)
+}
+
+/// The node at an address.
+pub fn peer(address: SocketAddr) -> Peer {
+    Peer { node: node_id(&node_key()), addresses: vec![address] }
+}
+
+/// Starts a relay server on the current runtime.
+pub fn serve(role: &Server, store: Store) -> Relay {
+    let config = config(role.transport.clone());
+    let backend = Arc::new(StoreBackend::new(store, &node_key()));
+    Relay::start(config, &node_key(), backend, CancellationToken::new()).expect("a free port")
+}
+
+fn config(transport: Transport) -> RelayConfig {
+    let known = ClientLimits {
+        requests_max: 4096,
+        requests_per_sec: 1 << 24,
+        requests_burst: 1 << 24,
+        bytes_per_sec: 256 << 30,
+        burst_bytes: 256 << 30,
+    };
+    RelayConfig {
+        listen: loopback(0),
+        network: NETWORK.to_owned(),
+        // What anybody on a list may do is not limited here; strangers are as by default.
+        known,
+        writers: [stock::client()].into(),
+        readers: (2..CLIENTS_MAX).map(|number| node_id(&stock::key(number))).collect(),
+        connections_max: CONNECTIONS_MAX,
+        connections_per_prefix_max: CONNECTIONS_MAX,
+        handshakes_max: CONNECTIONS_MAX,
+        handshakes_retry_from: CONNECTIONS_MAX,
+        incoming_max: CONNECTIONS_MAX,
+        transport,
+        ..RelayConfig::default()
+    }
+}
+
+/// A client of the library, with the key of a number. Must be made on a runtime.
+pub fn client(number: u8, transport: Transport) -> Client {
+    let mut config = ClientConfig::new(stock::key(number), NETWORK);
+    config.bind = loopback(0);
+    config.idle_timeout = Duration::from_secs(transport.idle_timeout_secs);
+    config.request_timeout = Duration::from_secs(60);
+    config.transport = transport;
+    Client::new(config).expect("a free port of loopback")
+}
+
+/// The number of the client that may write.
+pub const WRITER: u8 = 1;
+
+/// Fills a store in a directory and closes it.
+pub fn fill(runtime: &Runtime, directory: &Path, shards: &Arc<Shards>) {
+    let store = stock::open(stock::filling(directory));
+    runtime.block_on(async {
+        shards.put_all(&store, 8).await;
+        store.close().await.expect("an orderly stop");
+    });
+}
