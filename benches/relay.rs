@@ -33,6 +33,7 @@ mod relay {
     pub mod https;
     pub mod idle;
     pub mod latency;
+    pub mod path;
     pub mod process;
     pub mod put;
     pub mod raw;

@@ -91,6 +91,7 @@ impl Nginx {
             .args(["--retry-connrefused", "--retry", "3", "--retry-delay", "1"])
             .args(["--parallel", "--parallel-max", &load.in_flight.to_string(), "--config"])
             .arg(path)
+            .stderr(Stdio::null())
             .status();
         ran.is_ok_and(|status| status.success())
     }

@@ -100,7 +100,8 @@ async fn together(clients: &[Client], shards: &Arc<Shards>, relay: &Process) -> 
     let get = move |number: usize| {
         let (client, peer, id) = (clients[number].clone(), peer.clone(), shards.id(number));
         async move {
-            drop(client.shard(&peer, id, CLIENT_BYTES as u64).await.expect("a shard that is there"))
+            let got = client.shard(&peer, id, CLIENT_BYTES as u64).await;
+            drop(got.expect("a shard that is there"));
         }
     };
     perform(CLIENTS.into(), CLIENTS.into(), get).await

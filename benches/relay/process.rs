@@ -60,12 +60,7 @@ impl Process {
 
     /// Seconds of processor time it has used.
     pub fn cpu_secs(&self) -> f64 {
-        let stat = self.read("stat");
-        // The name stands in parentheses and may contain anything.
-        let (_, fields) = stat.rsplit_once(')').expect("the kernel's form");
-        let ticks = |field: usize| fields.split_whitespace().nth(field)?.parse::<u64>().ok();
-        let ticks = ticks(11).zip(ticks(12)).map(|(user, system)| user + system);
-        (ticks.expect("the kernel's form") * TICK_NANOS) as f64 / 1e9
+        cpu_secs(&self.read("stat"))
     }
 
     /// Bytes of it that are in memory.
@@ -96,6 +91,20 @@ impl Drop for Process {
         drop(self.stdin.take());
         let _ = self.child.wait();
     }
+}
+
+/// Seconds of processor time that this process has used.
+pub fn own_cpu_secs() -> f64 {
+    cpu_secs(&fs::read_to_string("/proc/self/stat").expect("a process lives that asks"))
+}
+
+/// Seconds of processor time in what the kernel says of a process.
+fn cpu_secs(stat: &str) -> f64 {
+    // The name stands in parentheses and may contain anything.
+    let (_, fields) = stat.rsplit_once(')').expect("the kernel's form");
+    let ticks = |field: usize| fields.split_whitespace().nth(field)?.parse::<u64>().ok();
+    let ticks = ticks(11).zip(ticks(12)).map(|(user, system)| user + system);
+    (ticks.expect("the kernel's form") * TICK_NANOS) as f64 / 1e9
 }
 
 /// Whether this process is one in a role; it has played it then.

@@ -131,6 +131,8 @@ pub fn client(number: u8, transport: Transport) -> Client {
     let mut config = ClientConfig::new(stock::key(number), NETWORK);
     config.bind = loopback(0);
     config.idle_timeout = Duration::from_secs(transport.idle_timeout_secs);
+    // A busy machine is slow, not broken.
+    config.connect_timeout = Duration::from_secs(60);
     config.request_timeout = Duration::from_secs(60);
     config.transport = transport;
     Client::new(config).expect("a free port of loopback")
