@@ -5,8 +5,9 @@
 //! `cargo bench -p supernode-benches --bench relay -- [--json OUT] [--quick] relay.get` asks for
 //! some of the figures. Servers run in processes of their own, on loopback, over stores in
 //! `SUPERNODE_BENCH_DIR`. The baselines are quinn alone with the best of its settings, `fio`
-//! (`benches/install-fio`), and nginx with curl (`benches/install-nginx`). `--sweep [OUT]` finds
-//! quinn's best settings again; what it wrote last is `benches/results/sweeps/relay.json`.
+//! (`benches/install-fio`), nginx with curl (`benches/install-nginx`), and with `--features peers`
+//! iroh-blobs. `--sweep [OUT]` finds quinn's best settings again; what it wrote last is
+//! `benches/results/sweeps/relay.json`.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -32,6 +33,8 @@ mod relay {
     pub mod get;
     pub mod https;
     pub mod idle;
+    #[cfg(feature = "iroh")]
+    pub mod iroh;
     pub mod latency;
     pub mod path;
     pub mod process;
@@ -59,7 +62,7 @@ fn main() -> ExitCode {
     }
     let mut questions: Vec<Question<'_>> = vec![
         ("relay.get.hot", &get::hot),
-        ("relay.get.hot.1452", &get::hot_ethernet),
+        ("relay.get.hot.1452", &get::hot_by_default),
         ("relay.get.count", &get::count),
         ("relay.get.cold", &get::cold),
         ("relay.put", &put::put),
@@ -70,6 +73,8 @@ fn main() -> ExitCode {
         ("relay.p99.attacked", &latency::attacked),
         ("relay.idle", &idle::idle),
         ("relay.get.https", &https::get),
+        #[cfg(feature = "iroh")]
+        ("relay.get.iroh", &relay::iroh::get),
     ];
     // Who has not got a baseline still gets the other figures.
     for (id, found) in [("relay.get.cold", fio::find()), ("relay.get.https", https::find())] {

@@ -3,14 +3,14 @@
 
 use serde_json::{Value, json};
 use supernode_benches::{Figure, Scale, interleaved, median};
-use supernode_tls::transport::MTU_BYTES_MAX;
 
 use super::stage::{CACHE_BYTES, LARGE_BYTES, Load, MIB, Stage};
 use crate::fio::{Job, Pattern};
 
 const HOT: &str = "5 MiB shards from the hot cache, verified by the client, 4 in flight, against \
                    quinn's own bulk transfer with the best of its settings, want >= 0.85";
-const ETHERNET: &str = "the same with packets of 1452 bytes, as on the internet";
+const DEFAULT: &str = "the same with packets of 1452 bytes and a node's default settings, against \
+                       the best of quinn's for such packets";
 const COUNT: &str = "the same as relay.get.hot, the client only counts bytes, want >= 0.95";
 const COLD: &str = "5 MiB shards from a cold disk, verified by the client, 8 in flight, against the \
                     lower of fio's random reads and quinn in the same round, want >= 0.85";
@@ -19,11 +19,11 @@ const SMALL: &str = "gets of 4 KiB shards, 64 in flight, against an echo of 4 Ki
 const CPU: &str = "processor time of the server's process per GiB that a client only counts, \
                    against that of quinn's server, want <= 1.15";
 
-const ETHERNET_BYTES: u16 = 1452;
 const SMALL_BYTES: usize = 4096;
 const COLD_DEPTH: u32 = 8;
 
-fn load(scale: Scale) -> (Load, u32) {
+/// What a round of large gets is, and how many there are.
+pub fn load(scale: Scale) -> (Load, u32) {
     let (count, rounds) = scale.pick((160, 9), (32, 5));
     (Load { count, in_flight: 4 }, rounds)
 }
@@ -37,28 +37,28 @@ fn raw(stage: &Stage, load: Load, ours: &[f64], against: &[f64]) -> Value {
 
 /// `relay.get.hot`.
 pub fn hot(scale: Scale) -> Figure {
-    verified(("relay.get.hot", HOT), MTU_BYTES_MAX, scale)
+    verified(("relay.get.hot", HOT), &Stage::hot(), scale)
 }
 
 /// `relay.get.hot.1452`.
-pub fn hot_ethernet(scale: Scale) -> Figure {
-    verified(("relay.get.hot.1452", ETHERNET), ETHERNET_BYTES, scale)
+pub fn hot_by_default(scale: Scale) -> Figure {
+    verified(("relay.get.hot.1452", DEFAULT), &Stage::hot_by_default(), scale)
 }
 
-fn verified(question: (&'static str, &'static str), mtu_bytes_max: u16, scale: Scale) -> Figure {
-    let (stage, (load, rounds)) = (Stage::hot(mtu_bytes_max), load(scale));
+fn verified(question: (&'static str, &'static str), stage: &Stage, scale: Scale) -> Figure {
+    let (load, rounds) = load(scale);
     let (ours, against) = interleaved(
         rounds,
         |round| stage.mib_per_sec(load, || drop(stage.verified(load, round))),
         |_| stage.mib_per_sec(load, || stage.download(load)),
     );
-    let raw = raw(&stage, load, &ours, &against);
+    let raw = raw(stage, load, &ours, &against);
     Figure::new(question, (median(&ours), median(&against)), "MiB/s", raw)
 }
 
 /// `relay.get.count`.
 pub fn count(scale: Scale) -> Figure {
-    let (stage, (load, rounds)) = (Stage::hot(MTU_BYTES_MAX), load(scale));
+    let (stage, (load, rounds)) = (Stage::hot(), load(scale));
     let (ours, against) = interleaved(
         rounds,
         |_| stage.mib_per_sec(load, || stage.counted(load)),
@@ -71,7 +71,7 @@ pub fn count(scale: Scale) -> Figure {
 /// `relay.get.cold`.
 pub fn cold(scale: Scale) -> Figure {
     let (count, rounds) = scale.pick((160, 7), (40, 5));
-    let stage = Stage::new((count, LARGE_BYTES), 0, MTU_BYTES_MAX);
+    let stage = Stage::new((count, LARGE_BYTES), 0);
     let load = Load { count, in_flight: COLD_DEPTH as usize };
     let job = Job {
         directory: stage.place.path(),
@@ -109,7 +109,7 @@ pub fn cold(scale: Scale) -> Figure {
 /// `relay.small`.
 pub fn small(scale: Scale) -> Figure {
     let (count, rounds) = scale.pick((40_000, 9), (6000, 5));
-    let stage = Stage::new((1024, SMALL_BYTES), CACHE_BYTES, MTU_BYTES_MAX);
+    let stage = Stage::new((1024, SMALL_BYTES), CACHE_BYTES);
     let load = Load { count, in_flight: 64 };
     let per_sec = |mib_per_sec: f64| mib_per_sec * MIB / SMALL_BYTES as f64;
     let (ours, against) = interleaved(
@@ -123,7 +123,7 @@ pub fn small(scale: Scale) -> Figure {
 
 /// `relay.cpu`.
 pub fn cpu(scale: Scale) -> Figure {
-    let (stage, (load, rounds)) = (Stage::hot(MTU_BYTES_MAX), load(scale));
+    let (stage, (load, rounds)) = (Stage::hot(), load(scale));
     let gib = (load.count * LARGE_BYTES) as f64 / (1 << 30) as f64;
     let (ours, against) = interleaved(
         rounds,

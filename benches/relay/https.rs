@@ -11,7 +11,6 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
 use supernode_benches::{Figure, Scale, interleaved, median};
-use supernode_tls::transport::MTU_BYTES_MAX;
 use tempfile::TempDir;
 
 use super::server::loopback;
@@ -131,7 +130,7 @@ fn configuration(path: &Path, port: u16) -> String {
 /// `relay.get.https`.
 pub fn get(scale: Scale) -> Figure {
     let (count, rounds) = scale.pick((160, 9), (40, 5));
-    let stage = Stage::hot(MTU_BYTES_MAX);
+    let stage = Stage::hot();
     let nginx = Nginx::start(&stage);
     let (load, files) = (Load { count, in_flight: 4 }, stage.shards.count());
     let ask = |protocol| {

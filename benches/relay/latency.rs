@@ -7,7 +7,6 @@ use std::time::Duration;
 use serde_json::json;
 use supernode_benches::{Figure, Scale, interleaved, median, timed};
 use supernode_client::Client;
-use supernode_tls::transport::MTU_BYTES_MAX;
 
 use super::attack::{Attack, HOG_REQUESTS, SLOW_READERS};
 use super::process::{Process, Role, threads};
@@ -37,7 +36,7 @@ const HONEST_BYTES: usize = 256 << 10;
 /// `relay.7mb`.
 pub fn seven(scale: Scale) -> Figure {
     let (count, rounds) = scale.pick((100, 7), (40, 5));
-    let stage = Stage::new((count, SEVEN_BYTES), 0, MTU_BYTES_MAX);
+    let stage = Stage::new((count, SEVEN_BYTES), 0);
     let load = Load { count, in_flight: 1 };
     let mut pooled = Vec::new();
     let ours: Vec<_> = (0..rounds)
@@ -119,7 +118,7 @@ fn fairness(took: &[Duration]) -> f64 {
 /// `relay.p99.attacked`.
 pub fn attacked(scale: Scale) -> Figure {
     let (count, rounds) = scale.pick((2000, 7), (400, 5));
-    let stage = Stage::new((64, HONEST_BYTES), CACHE_BYTES, MTU_BYTES_MAX);
+    let stage = Stage::new((64, HONEST_BYTES), CACHE_BYTES);
     let load = Load { count, in_flight: 8 };
     let victim: Vec<_> = (0..stage.shards.count()).map(|number| stage.shards.id(number)).collect();
     let (ours, against) = interleaved(

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 
 use super::attack::{self, Attack};
+#[cfg(feature = "iroh")]
+use super::iroh;
 use super::raw::{self, Setting};
 use super::server::{self, Server};
 
@@ -29,6 +31,9 @@ pub enum Role {
     Raw(Setting),
     /// Clients that nobody wants.
     Attack(Attack),
+    /// A server of iroh's.
+    #[cfg(feature = "iroh")]
+    Iroh(iroh::Blobs),
 }
 
 /// Another process in a role. Dropping it ends it.
@@ -124,6 +129,12 @@ pub fn child() -> bool {
                 let relay = server::serve(&role, store);
                 (relay.local_addr(), relay)
             });
+        }
+        #[cfg(feature = "iroh")]
+        Role::Iroh(blobs) => {
+            let runtime = threads();
+            let served = runtime.block_on(iroh::serve(&blobs));
+            play(runtime, || served);
         }
         Role::Attack(attack) => play(threads(), || (attack.target, attack::begin(&attack))),
     }

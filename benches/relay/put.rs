@@ -11,7 +11,6 @@ use supernode_benches::{Figure, Scale, interleaved, median, timed};
 use supernode_client::PutShard;
 use supernode_protocol::ids::{Slot, UploadId};
 use supernode_store::{Durability, StoreConfig};
-use supernode_tls::transport::MTU_BYTES_MAX;
 
 use super::server::{Server, WRITER, client, loopback_transport, peer};
 use super::stage::{CACHE_BYTES, LARGE_BYTES, Load, MIB, Stage};
@@ -24,7 +23,7 @@ const PUT: &str = "durable puts of 5 MiB over QUIC, 8 in flight, against the low
 /// `relay.put`.
 pub fn put(scale: Scale) -> Figure {
     let (count, rounds) = scale.pick((96, 7), (40, 5));
-    let stage = Stage::hot(MTU_BYTES_MAX);
+    let stage = Stage::hot();
     let load = Load { count, in_flight: 8 };
     let shards = Shards::new(count, LARGE_BYTES);
     let bodies: Arc<[Bytes]> =

@@ -8,7 +8,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use libp2p_identity::Keypair;
@@ -28,6 +27,7 @@ const BODY_BYTES_MAX: usize = 8 << 20;
 /// Bytes handed to the transport at a time on the way up.
 const STEP_BYTES: usize = 256 << 10;
 const HEAD_BYTES: usize = 9;
+/// How long connections may be idle before either side forgets them.
 const IDLE_SECS: u32 = 600;
 
 /// How a sender finds its rate.
@@ -87,6 +87,26 @@ impl Setting {
         builder.enable_all().build().expect("threads")
     }
 
+    /// The same for the relay server, as far as it has such settings.
+    pub fn for_relay(&self) -> Transport {
+        let mut transport = Transport {
+            mtu_bytes_max: self.mtu_bytes_max,
+            socket_buffer_bytes: self.socket_buffer_bytes,
+            segmentation_offload: self.segmentation_offload,
+            idle_timeout_secs: u64::from(IDLE_SECS),
+            ..Transport::default()
+        };
+        if let Some(bytes) = self.window_bytes {
+            transport.stream_window_bytes = bytes;
+            transport.connection_window_bytes = 4 * bytes;
+            transport.send_window_bytes = 4 * bytes;
+        }
+        if let Some(packets) = self.unacknowledged_packets_max {
+            transport.unacknowledged_packets_max = packets;
+        }
+        transport
+    }
+
     fn transport(&self) -> TransportConfig {
         let mut discovery = MtuDiscoveryConfig::default();
         discovery.upper_bound(self.mtu_bytes_max);
@@ -128,11 +148,7 @@ impl Setting {
     }
 
     fn endpoint(&self, key: &Keypair, address: SocketAddr, is_server: bool) -> Endpoint {
-        let settings = Transport {
-            mtu_bytes_max: self.mtu_bytes_max,
-            socket_buffer_bytes: self.socket_buffer_bytes,
-            ..Transport::default()
-        };
+        let settings = self.for_relay();
         let transport = Arc::new(self.transport());
         let server = is_server.then(|| {
             let mut server = server_config(key).expect("an Ed25519 key");
@@ -282,6 +298,3 @@ impl Client {
         recv
     }
 }
-
-/// How long connections may be idle before either side forgets them.
-pub const IDLE: Duration = Duration::from_secs(IDLE_SECS as u64);

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::backend::StoreBackend;
 use super::process::{Process, Role};
-use super::raw;
+use super::sweep;
 use crate::shards::Shards;
 use crate::stock;
 
@@ -65,13 +65,9 @@ impl Server {
     }
 }
 
-/// Transport settings for peers that are all on this machine: packets as large as there are.
+/// Transport settings for peers that are all on this machine: what is best for quinn alone.
 pub fn loopback_transport() -> Transport {
-    Transport {
-        mtu_bytes_max: MTU_BYTES_MAX,
-        idle_timeout_secs: raw::IDLE.as_secs(),
-        ..Transport::default()
-    }
+    sweep::best(MTU_BYTES_MAX).for_relay()
 }
 
 /// An address of this machine.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use libp2p_identity::Keypair;
 use supernode_benches::timed;
 use supernode_client::{Client, Peer};
+use supernode_tls::transport::{MTU_BYTES_MAX, Transport};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -61,19 +62,28 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// So many shards in a store, behind a server that keeps so many bytes of them in memory.
-    pub fn new((count, shard_bytes): (usize, usize), cache_bytes: u64, mtu_bytes_max: u16) -> Self {
+    /// So many shards in a store, behind a server that keeps so many bytes of them in memory. Both
+    /// servers have the settings that are best for quinn alone.
+    pub fn new(shards: (usize, usize), cache_bytes: u64) -> Self {
+        let setting = sweep::best(MTU_BYTES_MAX);
+        Self::with(shards, cache_bytes, setting, setting.for_relay())
+    }
+
+    /// The same with a setting of quinn's and settings of the relay server.
+    fn with(
+        (count, shard_bytes): (usize, usize),
+        cache_bytes: u64,
+        setting: Setting,
+        transport: Transport,
+    ) -> Self {
         let place = Place::new();
         let directory = place.fresh();
         let shards = Shards::new(count, shard_bytes);
         let runtime = threads();
         fill(&runtime, directory.path(), &shards);
-        let mut transport = loopback_transport();
-        transport.mtu_bytes_max = mtu_bytes_max;
         let mut server = Server::over(directory.path(), cache_bytes);
         server.transport = transport.clone();
         let relay = server.start();
-        let setting = sweep::best(mtu_bytes_max);
         let raw = Process::start(&Role::Raw(setting));
         let raw_runtime = setting.runtime();
         let key: Keypair = stock::key(WRITER);
@@ -104,9 +114,19 @@ impl Stage {
         stage
     }
 
-    /// Large shards in the cache, with the largest packets there are.
-    pub fn hot(mtu_bytes_max: u16) -> Self {
-        Self::new((12, LARGE_BYTES), CACHE_BYTES, mtu_bytes_max)
+    /// Large shards in the cache.
+    pub fn hot() -> Self {
+        Self::new((12, LARGE_BYTES), CACHE_BYTES)
+    }
+
+    /// The same with packets as on the internet and a node's own defaults; quinn has its best.
+    pub fn hot_by_default() -> Self {
+        let transport = Transport {
+            idle_timeout_secs: loopback_transport().idle_timeout_secs,
+            ..Transport::default()
+        };
+        let setting = sweep::best(transport.mtu_bytes_max);
+        Self::with((12, LARGE_BYTES), CACHE_BYTES, setting, transport)
     }
 
     /// Fills caches and windows, and has the path's size found.
