@@ -62,7 +62,7 @@ fn main() -> ExitCode {
     }
     let mut questions: Vec<Question<'_>> = vec![
         ("relay.get.hot", &get::hot),
-        ("relay.get.hot.1452", &get::hot_by_default),
+        ("relay.get.hot.default", &get::hot_by_default),
         ("relay.get.count", &get::count),
         ("relay.get.cold", &get::cold),
         ("relay.put", &put::put),

@@ -22,7 +22,7 @@ use super::process::{Process, Role, threads};
 use super::stage::{Load, Stage};
 use crate::shards::{Shards, perform};
 
-const IROH: &str = "relay.get.hot's load with packets of 1452 bytes, against iroh-blobs from its \
+const IROH: &str = "relay.get.hot.default's load, against iroh-blobs from its \
                     memory store, want >= 1.2";
 const SERVER: [u8; 32] = [201; 32];
 const CLIENT: [u8; 32] = [202; 32];

@@ -13,7 +13,7 @@ use supernode_client::{Client, ClientConfig, Peer};
 use supernode_protocol::ids::NodeId;
 use supernode_relay::{ClientLimits, Relay, RelayConfig};
 use supernode_store::{Durability, Store, StoreConfig};
-use supernode_tls::transport::{MTU_BYTES_MAX, Transport};
+use supernode_tls::transport::Transport;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -67,7 +67,7 @@ impl Server {
 
 /// Transport settings for peers that are all on this machine: what is best for quinn alone.
 pub fn loopback_transport() -> Transport {
-    sweep::best(MTU_BYTES_MAX).for_relay()
+    sweep::best().for_relay()
 }
 
 /// An address of this machine.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use libp2p_identity::Keypair;
 use supernode_benches::timed;
 use supernode_client::{Client, Peer};
-use supernode_tls::transport::{MTU_BYTES_MAX, Transport};
+use supernode_tls::transport::Transport;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -65,7 +65,7 @@ impl Stage {
     /// So many shards in a store, behind a server that keeps so many bytes of them in memory. Both
     /// servers have the settings that are best for quinn alone.
     pub fn new(shards: (usize, usize), cache_bytes: u64) -> Self {
-        let setting = sweep::best(MTU_BYTES_MAX);
+        let setting = sweep::best();
         Self::with(shards, cache_bytes, setting, setting.for_relay())
     }
 
@@ -119,14 +119,13 @@ impl Stage {
         Self::new((12, LARGE_BYTES), CACHE_BYTES)
     }
 
-    /// The same with packets as on the internet and a node's own defaults; quinn has its best.
+    /// The same with a node's own defaults; quinn has its best all the same.
     pub fn hot_by_default() -> Self {
         let transport = Transport {
             idle_timeout_secs: loopback_transport().idle_timeout_secs,
             ..Transport::default()
         };
-        let setting = sweep::best(transport.mtu_bytes_max);
-        Self::with((12, LARGE_BYTES), CACHE_BYTES, setting, transport)
+        Self::with((12, LARGE_BYTES), CACHE_BYTES, sweep::best(), transport)
     }
 
     /// Fills caches and windows, and has the path's size found.
