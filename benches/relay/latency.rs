@@ -10,7 +10,7 @@ use supernode_client::Client;
 
 use super::attack::{Attack, HOG_REQUESTS, SLOW_READERS};
 use super::process::{Process, Role, threads};
-use super::server::{Server, client, fill, loopback_transport, peer};
+use super::server::{Server, client, fill, get, loopback_transport, peer};
 use super::stage::{CACHE_BYTES, Load, MIB, Stage};
 use crate::place::Place;
 use crate::shards::{Shards, perform};
@@ -96,14 +96,13 @@ pub fn hundred(scale: Scale) -> Figure {
 async fn together(clients: &[Client], shards: &Arc<Shards>, relay: &Process) -> Vec<Duration> {
     let (clients, peer): (Arc<[Client]>, _) = (clients.into(), peer(relay.address));
     let shards = Arc::clone(shards);
-    let get = move |number: usize| {
+    let one = move |number: usize| {
         let (client, peer, id) = (clients[number].clone(), peer.clone(), shards.id(number));
         async move {
-            let got = client.shard(&peer, id, CLIENT_BYTES as u64).await;
-            drop(got.expect("a shard that is there"));
+            get(&client, &peer, id, CLIENT_BYTES as u64).await;
         }
     };
-    perform(CLIENTS.into(), CLIENTS.into(), get).await
+    perform(CLIENTS.into(), CLIENTS.into(), one).await
 }
 
 /// Jain's index of the rates of some clients that moved equal amounts: 1 when all are equal, 1 / n

@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use super::counter::{Counter, endpoint};
 use super::process::{Process, Role, threads};
 use super::raw::{self, Setting};
-use super::server::{Server, WRITER, client, fill, loopback_transport, peer};
+use super::server::{Server, WRITER, client, fill, get, loopback_transport, peer};
 use super::sweep;
 use crate::place::Place;
 use crate::shards::{Shards, perform};
@@ -143,12 +143,12 @@ impl Stage {
         let (client, peer, shards) =
             (self.client.clone(), self.peer.clone(), Arc::clone(&self.shards));
         let len = self.shard_bytes as u64;
-        let get = move |turn: usize| {
+        let one = move |turn: usize| {
             let (client, peer) = (client.clone(), peer.clone());
             let id = shards.id(order[turn % order.len()]);
-            async move { drop(client.shard(&peer, id, len).await.expect("a shard that is there")) }
+            async move { get(&client, &peer, id, len).await }
         };
-        self.runtime.block_on(perform(load.count, load.in_flight, get))
+        self.runtime.block_on(perform(load.count, load.in_flight, one))
     }
 
     /// Gets shards and only counts their bytes.

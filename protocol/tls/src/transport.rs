@@ -46,7 +46,8 @@ pub enum Congestion {
     /// CUBIC (RFC 9438), which lives well with everybody else's TCP.
     #[default]
     Cubic,
-    /// BBR, an experiment: quinn says so itself.
+    /// BBR, an experiment: quinn says so itself. Over 40 ms with 50 packets lost in a million it
+    /// moved 21 MiB/s where CUBIC moved 10, on loopback 429 against 490.
     Bbr,
 }
 
