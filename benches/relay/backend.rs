@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 use libp2p_identity::Keypair;
+use supernode_protocol::capability::ClientClass;
 use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot, UploadId};
 use supernode_protocol::lease::{Commit, Expiry};
 use supernode_protocol::node_record::NodeRecord;
@@ -12,8 +13,8 @@ use supernode_protocol::tree::SpanProof;
 use supernode_protocol::wire::{
     Ack, ByteRange, ErrorCode, HeldIndexes, LeaseEntry, NodeStatus, Receipt, WireError,
 };
-use supernode_relay::{Backend, GroupRead, RangeRead, ShardPlace, ShardSink};
-use supernode_store::{PutShard, ShardBuffer, Store, StoreError};
+use supernode_relay::{Backend, GroupRead, ShardPlace, ShardSink, ShardSource};
+use supernode_store::{OpenShard, PutShard, ShardBuffer, Store, StoreError};
 
 use super::server::{NETWORK, loopback, node_id};
 
@@ -58,8 +59,30 @@ impl ShardSink for Sink {
     }
 }
 
+/// A shard on its way out of the store.
+pub struct Source(OpenShard);
+
+impl ShardSource for Source {
+    fn shard_len(&self) -> u64 {
+        self.0.shard_len()
+    }
+
+    fn prove(&self, range: ByteRange) -> Result<(ByteRange, Bytes), WireError> {
+        self.0.prove(range).map_err(told)
+    }
+
+    async fn read(&self, range: ByteRange) -> Result<Bytes, WireError> {
+        self.0.read(range).await.map_err(told)
+    }
+}
+
 impl Backend for StoreBackend {
     type Sink = Sink;
+    type Source = Source;
+
+    fn class_of(&self, _: NodeId) -> Option<ClientClass> {
+        None
+    }
 
     async fn begin_put(&self, caller: NodeId, len: u64) -> Result<Sink, WireError> {
         let buffer = self.store.buffer(len).await.map_err(told)?;
@@ -82,19 +105,13 @@ impl Backend for StoreBackend {
         Err(refused())
     }
 
-    async fn shard(&self, _: NodeId, shard: ShardId) -> Result<Bytes, WireError> {
-        self.store.shard(shard).await.map(|shard| shard.bytes).map_err(told)
-    }
-
-    async fn shard_range(
+    async fn open_shard(
         &self,
         _: NodeId,
         shard: ShardId,
-        range: ByteRange,
-    ) -> Result<RangeRead, WireError> {
-        let read = self.store.shard_range(shard, range).await.map_err(told)?;
-        let supernode_store::RangeRead { shard_len, range, proof, bytes } = read;
-        Ok(RangeRead { shard_len, range, proof, bytes })
+        wanted_bytes: u64,
+    ) -> Result<Source, WireError> {
+        self.store.open_shard(shard, wanted_bytes).await.map(Source).map_err(told)
     }
 
     async fn group(&self, _: NodeId, _: Cid, _: u32, _: bool) -> Result<GroupRead, WireError> {

@@ -11,7 +11,7 @@ use libp2p_identity::Keypair;
 use serde::{Deserialize, Serialize};
 use supernode_client::{Client, ClientConfig, ClientError, Peer};
 use supernode_protocol::ids::{NodeId, ShardId};
-use supernode_relay::{ClientLimits, Relay, RelayConfig};
+use supernode_relay::{Classes, ClientLimits, Members, Relay, RelayConfig};
 use supernode_store::{Durability, Store, StoreConfig};
 use supernode_tls::transport::Transport;
 use tokio::runtime::Runtime;
@@ -101,6 +101,8 @@ pub fn serve(role: &Server, store: Store) -> Relay {
 fn config(transport: Transport) -> RelayConfig {
     let known = ClientLimits {
         requests_max: 4096,
+        queue_max: 4096,
+        in_flight_bytes_max: 256 << 20,
         requests_per_sec: 1 << 24,
         requests_burst: 1 << 24,
         bytes_per_sec: 256 << 30,
@@ -110,11 +112,16 @@ fn config(transport: Transport) -> RelayConfig {
         listen: loopback(0),
         network: NETWORK.to_owned(),
         // What anybody on a list may do is not limited here; strangers are as by default.
-        known,
+        class: Classes { gateway: known.clone(), relay: known, ..Classes::default() },
         writers: [stock::client()].into(),
-        readers: (2..CLIENTS_MAX).map(|number| node_id(&stock::key(number))).collect(),
+        members: Members {
+            relay: (2..CLIENTS_MAX).map(|number| node_id(&stock::key(number))).collect(),
+            ..Members::default()
+        },
         connections_max: CONNECTIONS_MAX,
+        connections_per_client_max: CONNECTIONS_MAX,
         connections_per_prefix_max: CONNECTIONS_MAX,
+        handshakes_per_prefix_per_sec: 1 << 20,
         handshakes_max: CONNECTIONS_MAX,
         handshakes_retry_from: CONNECTIONS_MAX,
         incoming_max: CONNECTIONS_MAX,

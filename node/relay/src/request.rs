@@ -81,10 +81,13 @@ pub(crate) async fn serve<B: Backend>(
             cut(&mut send, &mut recv, CloseCode::Deadline);
         }
         Err(Fault::Gone) => cut(&mut send, &mut recv, CloseCode::Cancelled),
-        // What is met before an answer has begun was told.
-        Err(Fault::Rejected(_) | Fault::Backend(_)) => {
+        // What was met before an answer began was told; in the middle of a body there is no other
+        // answer any more.
+        Err(Fault::Rejected(Rejection { reason, .. })) => {
+            shared.counters.rejected(reason);
             cut(&mut send, &mut recv, CloseCode::Failed);
         }
+        Err(Fault::Backend(_)) => cut(&mut send, &mut recv, CloseCode::Failed),
     }
 }
 

@@ -123,9 +123,9 @@ fn narrow(requests_max: u32) -> Setup {
     Setup::with(|config| {
         config.requests_max = requests_max;
         config.retry_after_ms = 5;
-        config.strangers.requests_max = 16;
-        config.strangers.requests_burst = 1 << 20;
-        config.strangers.requests_per_sec = 1 << 20;
+        config.class.stranger.requests_max = 16;
+        config.class.stranger.requests_burst = 1 << 20;
+        config.class.stranger.requests_per_sec = 1 << 20;
         config.streams_per_connection_max = 8;
         config.frame_timeout_ms = 2000;
         config.request_timeout_ms = 4000;
@@ -215,8 +215,8 @@ async fn ten_thousand_keys_behind_one_prefix_are_one_stranger() {
     let setup = Setup::with(|config| {
         config.requests_max = REQUESTS_MAX;
         config.connections_per_prefix_max = PLACES;
-        config.strangers.requests_burst = BURST;
-        config.strangers.requests_per_sec = 1;
+        config.class.stranger.requests_burst = BURST;
+        config.class.stranger.requests_per_sec = 1;
     });
     let bytes = stored(&setup, 1000);
     let begun = Instant::now();

@@ -61,8 +61,8 @@ fn requests(key: &Keypair) -> Vec<(Request, Vec<u8>)> {
 
 fn setup() -> Setup {
     Setup::with(|config| {
-        config.known.requests_per_sec = 1 << 20;
-        config.known.requests_burst = 1 << 20;
+        config.class.gateway.requests_per_sec = 1 << 20;
+        config.class.gateway.requests_burst = 1 << 20;
     })
 }
 
