@@ -252,8 +252,8 @@ impl NodeConfig {
         Duration::from_secs(self.shutdown.deadline_secs)
     }
 
-    /// The dotted key of a relay setting, which may be in one of its inner sections. Those of limits
-    /// come with theirs.
+    /// The dotted key of a relay setting, which may be in one of its inner sections. Those of a
+    /// class come with theirs.
     fn relay_key(&self, setting: &str) -> String {
         let relay = toml::Table::try_from(&self.relay).expect("settings are tables");
         let inner = relay.iter().find(|(_, value)| value.get(setting).is_some());
