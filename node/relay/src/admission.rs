@@ -383,7 +383,7 @@ pub(crate) struct Toll<'a> {
 }
 
 impl Toll<'_> {
-    /// Returns when the next `bytes` may move, and counts them.
+    /// Returns when the next `bytes` may move.
     pub(crate) async fn pay(&mut self, bytes: u64) {
         let begun = Instant::now();
         let Self { client, direction, .. } = *self;
@@ -407,7 +407,11 @@ impl Toll<'_> {
         let terms = Terms { rank: client.rank(), held_max: u64::MAX, waiters_max: usize::MAX };
         link.pass(client.key, terms, bytes).await;
         admission.counters.paced(begun.elapsed());
-        admission.counters.moved(direction, client.class, bytes);
+    }
+
+    /// Counts bytes that moved.
+    pub(crate) fn moved(&self, bytes: u64) {
+        self.client.admission.counters.moved(self.direction, self.client.class, bytes);
     }
 }
 

@@ -135,6 +135,7 @@ impl<B: Backend> Writer<'_, B> {
             let step_bytes = step.len() as u64;
             toll.pay(step_bytes).await;
             written(self.pace.keep(step_bytes, self.send.write_chunk(step)).await)?;
+            toll.moved(step_bytes);
             self.sent_bytes += step_bytes;
         }
         Ok(())

@@ -150,7 +150,7 @@ pub(crate) async fn receive<B: Backend>(
     while missing > 0 {
         let step = missing.min(STEP_BYTES as u64);
         toll.pay(step).await;
-        let work = receive_step(recv, step, missing, &mut take);
+        let work = receive_step(recv, toll, (step, missing), &mut take);
         pace.keep(step, work).await??;
         missing -= step;
     }
@@ -174,8 +174,8 @@ pub(crate) async fn expect_body_end<B>(
 /// Hands out the next `step` bytes of the `missing` ones.
 async fn receive_step(
     recv: &mut RecvStream,
-    step: u64,
-    missing: u64,
+    toll: &Toll<'_>,
+    (step, missing): (u64, u64),
     take: &mut impl FnMut(&[u8]) -> Result<(), WireError>,
 ) -> Result<(), Fault> {
     let mut arrived = 0;
@@ -188,6 +188,7 @@ async fn receive_step(
         };
         take(&chunk.bytes)?;
         arrived += chunk.bytes.len() as u64;
+        toll.moved(chunk.bytes.len() as u64);
     }
     Ok(())
 }

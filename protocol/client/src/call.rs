@@ -134,7 +134,9 @@ impl Call {
         })?;
         count(&self.link.counters.requests);
         self.send_all(frame, body).await?;
-        let by = Instant::now() + self.link.pace.progress;
+        // What the transport has taken may still have most of its way to go.
+        let body_bytes = body.iter().map(|piece| piece.len() as u64).sum();
+        let by = Instant::now() + self.link.pace.patience(body_bytes);
         let answer = read_frame::<Response>(&mut self.recv);
         match while_alive(answer, self.send.stopped(), &self.link, "answer", by).await? {
             Ok(Response::Error(error)) => {
@@ -266,7 +268,8 @@ impl Call {
     }
 }
 
-/// Waits for `work` until `by`, and less long for a node that is gone.
+/// Waits for `work` until `by`, and less long for a node that is gone, or that has acknowledged
+/// all and makes no progress then.
 ///
 /// A live node acknowledges what it is sent at once, however long it takes to answer, and what is
 /// not acknowledged is sent again and again. So as long as `acknowledged` is not done, a contact
@@ -278,7 +281,7 @@ async fn while_alive<T, A>(
     acknowledged: impl Future<Output = A>,
     link: &Link,
     step: &'static str,
-    by: Instant,
+    mut by: Instant,
 ) -> Result<T, Failure> {
     let (mut work, mut acknowledged) = (std::pin::pin!(work), std::pin::pin!(acknowledged));
     let Pace { contact, progress, .. } = link.pace;
@@ -293,7 +296,10 @@ async fn while_alive<T, A>(
         tokio::select! {
             biased;
             done = &mut work => return Ok(done),
-            _ = &mut acknowledged => break,
+            _ = &mut acknowledged => {
+                by = by.min(Instant::now() + progress);
+                break;
+            }
             () = sleep_until(check) => {}
         }
         let hears = link.datagrams_received();

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use supernode_client::{Client, ClientError, Peer};
 use supernode_protocol::ids::{Cid, ShardId};
+use supernode_protocol::wire::ErrorCode;
 
 use crate::backend::Lie;
 use crate::setup::{Setup, UPLOAD, bytes_of, commit_of, put_of};
@@ -32,7 +33,9 @@ async fn a_whole_shard_that_is_not_the_shard_is_caught() {
         assert_lied(client.shard(&peer, shard, LEN).await, lie);
     }
     *setup.backend.lie.lock() = None;
-    assert_lied(client.shard(&peer, shard, LEN + 64).await, Lie::WrongShardLen);
+    // It has no bytes behind its end, and says so.
+    let error = client.shard(&peer, shard, LEN + 64).await.expect_err("too long");
+    assert_eq!(error.code(), Some(ErrorCode::BadRequest), "{error}");
     assert_eq!(client.shard(&peer, shard, LEN).await.expect("the truth"), bytes);
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use supernode_client::Keypair;
 use supernode_protocol::ids::ShardId;
+use supernode_protocol::tree::proof_len;
 use supernode_protocol::wire::{ErrorCode, Request, Response};
 use supernode_relay::Reason;
 use tokio::task::JoinSet;
@@ -222,7 +223,9 @@ async fn the_nodes_own_rate_is_shared_by_all_and_cuts_nobody() {
         assert_eq!(read.expect("no panic").expect("slowed, and served"), bytes);
     }
     let metrics = setup.relay.metrics();
-    assert_eq!((metrics.body_bytes_sent, metrics.link_waiting), (8 * MIB, 0));
+    let proof_bytes = proof_len(2 * MIB, 0..2 * MIB).expect("within the shard");
+    let sent = 4 * (2 * MIB + proof_bytes);
+    assert_eq!((metrics.body_bytes_sent, metrics.link_waiting), (sent, 0));
     assert!(metrics.paced > Duration::from_millis(300), "{:?}", metrics.paced);
 }
 

@@ -123,7 +123,6 @@ async fn eight_mebibytes_pass_where_little_is_lost() {
 }
 
 #[tokio::test]
-#[ignore = "needs a client that counts acknowledged bytes of a put as progress"]
 async fn a_put_that_makes_progress_is_not_given_up() {
     let weather = Weather { delay: Duration::from_millis(100), ..Weather::default() };
     let road = Road::with(weather, false, Duration::from_millis(500)).await;
@@ -198,10 +197,8 @@ async fn a_client_whose_port_changes_dials_again_where_moving_is_not_allowed() {
     let road = Road::with(slow(), false, SOME).await;
     let bytes = bytes_of(8 * MIB);
     road.put(&bytes).await.expect("a put");
-    let error = under_way(&road, &bytes, async { road.proxy.rebind() }).await;
-    let error = error.expect_err("the node does not answer the new address");
-    assert!(error.retryable(), "{error}");
-    assert_eq!(road.get(&bytes).await.expect("another connection"), bytes);
+    let got = under_way(&road, &bytes, async { road.proxy.rebind() }).await;
+    assert!(got.expect("it goes on over another connection") == bytes, "other bytes");
     assert_eq!(road.setup.relay.metrics().connections_total, 2);
     road.assert_quiet().await;
 }
