@@ -133,6 +133,8 @@ fn abandoned_requests_leave_nothing_behind() {
     }
     let kept: usize = turns.clients.values().map(|client| client.queue.len()).sum();
     assert!(kept < 100, "{kept} requests are kept");
+    let places = turns.foreground.places.len();
+    assert!(places < 50, "{places} places are kept");
     assert!(turns.clients.len() < 50, "{} clients are kept", turns.clients.len());
     turns.give_back(255, 1);
     assert_eq!(turns.next(), Some(stays));

@@ -30,6 +30,8 @@ async fn a_request_that_finds_no_permit_waits_for_its_turn() {
     let meanwhile = async {
         setup.backend.inside(1).await;
         eventually("one waits", || setup.relay.metrics().requests_waiting == 1).await;
+        // Longer than the timer's own grain, which no wait at all would take as well.
+        pass(Duration::from_millis(100)).await;
         setup.backend.is_held.send_replace(false);
     };
     let (first, second, ()) = tokio::join!(one.status(&peer), two.status(&peer), meanwhile);
