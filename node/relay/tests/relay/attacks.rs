@@ -133,6 +133,9 @@ fn narrow(requests_max: u32) -> Setup {
         config.frame_timeout_ms = 2000;
         config.request_timeout_ms = 4000;
         config.body_bytes_per_sec_min = 1 << 20;
+        // Memory is not what is short here.
+        config.body_bytes_in_flight_max = 1 << 30;
+        config.all_strangers.in_flight_bytes_max = 1 << 30;
         config.transport.send_window_bytes = 64 << 10;
     })
 }
@@ -305,7 +308,7 @@ async fn two_hundred_slow_readers_and_writers_are_cut() {
     let bytes = stored(&setup, SHARD_BYTES);
     let long = stored(&setup, 2 << 20);
     // A hundred of them fit into their writer's share of the memory.
-    let put = put_of(&stored(&setup, 512 << 10));
+    let put = put_of(&bytes_of(512 << 10));
     let (slot, shard, len) = (put.slot, put.shard, put.bytes.len() as u64);
     let put = Request::PutShard { upload: put.upload, slot, shard, len };
     // What a slow reader does not read stays with the node.
