@@ -11,8 +11,8 @@ const HOT: &str = "5 MiB shards from the hot cache, verified by the client, 4 in
                    quinn's own bulk transfer with the best of its settings, want >= 0.85";
 const DEFAULT: &str = "the same with a node's default settings of QUIC";
 const COUNT: &str = "the same as relay.get.hot, the client only counts bytes, want >= 0.95";
-const COLD: &str = "5 MiB shards from a cold disk, verified by the client, 8 in flight, against the \
-                    lower of fio's random reads and quinn in the same round, want >= 0.85";
+const COLD: &str = "5 MiB shards from a cold disk, verified by the client, 8 in flight, against \
+                    the lower of fio's random reads and quinn in the same round, want >= 0.85";
 const SMALL: &str = "gets of 4 KiB shards, 64 in flight, against an echo of 4 KiB over streams of \
                      quinn alone, want >= 0.7";
 const CPU: &str = "processor time of the server's process per GiB that a client only counts, \

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What does iroh-blobs do with the same shards?
 //!
-//! Its store is in memory, its transport as it comes, and so is ours. Its client checks every chunk group on the way and collects the bytes, as ours does.
+//! Its store is in memory, its transport as it comes, and so is ours. Its client checks every chunk
+//! group on the way and collects the bytes, as ours does.
 
 use std::net::SocketAddr;
 

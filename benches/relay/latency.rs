@@ -15,8 +15,8 @@ use super::stage::{CACHE_BYTES, Load, MIB, Stage};
 use crate::place::Place;
 use crate::shards::{Shards, perform};
 
-const SEVEN: &str = "one 7 MB shard from a cold disk to a client of the relay class, one at a time: \
-                     P99 over all, against 140 ms, want <= 1.0";
+const SEVEN: &str = "one 7 MB shard from a cold disk to a client of the relay class, one at a \
+                     time: P99 over all, against 140 ms, want <= 1.0";
 const HUNDRED: &str = "100 clients at once, each dials and gets 7 MiB of its own from a cold disk: \
                        total time against 5 s, want <= 1.0";
 const ATTACKED: &str = "P99 of gets of 256 KiB, 8 in flight, with one hog of 1,000 requests and \

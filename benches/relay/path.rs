@@ -5,6 +5,7 @@
 //! Times are kept to a millisecond. Loss is drawn from a fixed seed, so every contender of a sweep
 //! loses as many.
 
+use std::future::pending;
 use std::net::{SocketAddr, UdpSocket as Blocking};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, timeout_at};
 
 use super::server::loopback;
 
@@ -71,7 +72,8 @@ impl Path {
         let (to, addressee) = (Arc::clone(to), Arc::clone(client));
         tokio::spawn(async move {
             while let Some((due, packet)) = packets.recv().await {
-                sleep_until(due).await;
+                // Until then there is nothing to wait for but time.
+                let _ = timeout_at(due, pending::<()>()).await;
                 // What the kernel has no room for is lost, as anywhere.
                 let _ = match addressee.get() {
                     Some(client) if is_back => to.send_to(&packet, client).await,

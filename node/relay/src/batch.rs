@@ -16,12 +16,12 @@ use crate::metrics::Reason;
 use crate::request::{Fault, bad_request};
 use crate::server::Shared;
 
-/// Refuses batches of nothing and of too much.
-pub(crate) fn check_count(parts: usize) -> Result<(), Fault> {
-    if (1..=BATCH_PARTS_MAX).contains(&parts) {
-        return Ok(());
-    }
-    Err(bad_request(format!("a batch of {parts} parts is out of range; 1 to {BATCH_PARTS_MAX}")))
+/// How many parts a batch has; nothing and too much are refused.
+pub(crate) fn count(parts: usize) -> Result<u32, Fault> {
+    let count = u32::try_from(parts).ok().filter(|_| (1..=BATCH_PARTS_MAX).contains(&parts));
+    count.ok_or_else(|| {
+        bad_request(format!("a batch of {parts} parts is out of range; 1 to {BATCH_PARTS_MAX}"))
+    })
 }
 
 /// Stores the shards of a batch. One that is not what it should be, or has no room, is the only
@@ -78,7 +78,7 @@ fn unanswered() -> WireError {
 }
 
 fn check(parts: &[Part]) -> Result<u64, Fault> {
-    check_count(parts.len())?;
+    count(parts.len())?;
     let mut total: u64 = 0;
     for part in parts {
         check_len("shard", part.len, SHARD_BYTES_MAX)?;

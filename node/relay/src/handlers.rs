@@ -31,8 +31,7 @@ pub(crate) async fn handle<B: Backend>(
     let caller = client.node;
     match request {
         Request::PutShard { upload, slot, shard, len } => {
-            let place = ShardPlace { upload, slot, shard };
-            return put_shard(shared, client, place, len, recv).await;
+            return put_shard(shared, client, ShardPlace { upload, slot, shard }, len, recv).await;
         }
         Request::PutBlock { upload, cid, len } => {
             let bytes = receive_block(shared, client, cid, len, recv).await?;
@@ -46,9 +45,12 @@ pub(crate) async fn handle<B: Backend>(
     }
     expect_end(recv).await?;
     Ok(match request {
-        Request::Hello { .. } => return Err(bad_request("this connection has said hello before")),
-        Request::PutShard { .. } | Request::PutBlock { .. } | Request::PutMany { .. } => {
-            return Err(bad_request("a body was due"));
+        // Those with a body were answered above.
+        Request::Hello { .. }
+        | Request::PutShard { .. }
+        | Request::PutBlock { .. }
+        | Request::PutMany { .. } => {
+            return Err(bad_request("this connection has said hello before"));
         }
         Request::Commit(commit) => {
             let (ack, slot_count) = backend.commit(caller, *commit).await?;
@@ -59,9 +61,8 @@ pub(crate) async fn handle<B: Backend>(
             Answer { response, body: Body::Shard(body) }
         }
         Request::GetMany { parts } => {
-            batch::check_count(parts.len())?;
-            let count = u32::try_from(parts.len()).expect("checked above");
-            Answer { response: Response::Many { parts: count }, body: Body::Many(parts) }
+            let response = Response::Many { parts: batch::count(parts.len())? };
+            Answer { response, body: Body::Many(parts) }
         }
         Request::Group { object, group, with_root } => {
             group_blocks(shared, client, (object, group), with_root).await?

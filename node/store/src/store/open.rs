@@ -60,8 +60,8 @@ impl OpenShard {
     /// once: who reads long shards asks for [`PIECE_BYTES`] at a time.
     ///
     /// # Errors
-    /// [`StoreError::BadRange`], [`StoreError::Damaged`], or [`StoreError::ShardNotFound`] if it was
-    /// released meanwhile.
+    /// [`StoreError::BadRange`], [`StoreError::Damaged`], or [`StoreError::ShardNotFound`] if it
+    /// was released meanwhile.
     pub async fn read(&self, range: ByteRange) -> Result<Bytes, StoreError> {
         match &self.source {
             Source::Memory(bytes) => self.tree.slice(bytes, range),
