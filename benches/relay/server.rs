@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use libp2p_identity::Keypair;
 use serde::{Deserialize, Serialize};
-use supernode_client::{Client, ClientConfig, ClientError, Peer};
+use supernode_client::{Client, ClientConfig, Peer};
 use supernode_protocol::ids::{NodeId, ShardId};
 use supernode_relay::{Classes, ClientLimits, Members, Relay, RelayConfig};
 use supernode_store::{Durability, Store, StoreConfig};
 use supernode_tls::transport::Transport;
 use tokio::runtime::Runtime;
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::backend::StoreBackend;
@@ -142,17 +141,9 @@ pub fn client(number: u8, transport: Transport) -> Client {
     Client::new(config).expect("a free port of loopback")
 }
 
-/// Gets a shard of so many bytes, coming back whenever the node is busy, when it says so.
+/// Gets a shard of so many bytes; the client comes back whenever the node is busy, when it says so.
 pub async fn get(client: &Client, peer: &Peer, shard: ShardId, len: u64) {
-    loop {
-        let busy_ms = match client.shard(peer, shard, len).await {
-            Ok(_) => return,
-            Err(ClientError::Refused { error, .. }) => error.retry_after_ms,
-            Err(error) => panic!("a shard that is there: {error}"),
-        };
-        let busy_ms = busy_ms.expect("a client that is known is refused only for a while");
-        sleep(Duration::from_millis(busy_ms.into())).await;
-    }
+    client.shard(peer, shard, len).await.expect("a shard that is there");
 }
 
 /// The number of the client that may write.

@@ -4,7 +4,7 @@
 
 use bytes::{Bytes, BytesMut};
 use quinn::RecvStream;
-use supernode_protocol::ids::Cid;
+use supernode_protocol::ids::{Cid, NodeId};
 use supernode_protocol::limits::{
     LISTING_ENTRIES_MAX, ROOT_BLOCK_BYTES_MAX, SHARD_BYTES_MAX, SPAN_PROOF_BYTES_MAX,
 };
@@ -44,54 +44,66 @@ pub(crate) async fn handle<B: Backend>(
         _ => {}
     }
     expect_end(recv).await?;
-    Ok(match request {
-        // Those with a body were answered above.
-        Request::Hello { .. }
-        | Request::PutShard { .. }
-        | Request::PutBlock { .. }
-        | Request::PutMany { .. } => {
-            return Err(bad_request("this connection has said hello before"));
-        }
-        Request::Commit(commit) => {
-            let (ack, slot_count) = backend.commit(caller, *commit).await?;
-            Response::Committed { ack, slot_count }.into()
-        }
+    match request {
         Request::GetShard { shard, range } => {
             let (response, body) = answer::open(shared, client, shard, range).await?;
-            Answer { response, body: Body::Shard(body) }
+            Ok(Answer { response, body: Body::Shard(body) })
         }
         Request::GetMany { parts } => {
             let response = Response::Many { parts: batch::count(parts.len())? };
-            Answer { response, body: Body::Many(parts) }
+            Ok(Answer { response, body: Body::Many(parts) })
         }
         Request::Group { object, group, with_root } => {
-            group_blocks(shared, client, (object, group), with_root).await?
+            group_blocks(shared, client, (object, group), with_root).await
+        }
+        question => Ok(ask(backend, caller, question).await?.into()),
+    }
+}
+
+/// Asks the node what is answered by a frame alone.
+async fn ask<B: Backend>(
+    backend: &B,
+    caller: NodeId,
+    question: Request,
+) -> Result<Response, Fault> {
+    Ok(match question {
+        Request::Commit(commit) => {
+            let (ack, slot_count) = backend.commit(caller, *commit).await?;
+            Response::Committed { ack, slot_count }
         }
         Request::Stat { object, group } => {
             let mut slots = backend.held(caller, object, group).await?;
-            fit(&mut slots, usize::MAX, |slots| Response::Held { slots }).into()
+            fit(&mut slots, usize::MAX, |slots| Response::Held { slots })
         }
         Request::Leases { after } => {
             let mut entries = backend.leases(caller, after).await?;
-            fit(&mut entries, LISTING_ENTRIES_MAX, |entries| Response::Leases { entries }).into()
+            fit(&mut entries, LISTING_ENTRIES_MAX, |entries| Response::Leases { entries })
         }
-        Request::Release { lease } => {
-            Response::Released(backend.release(caller, lease).await?).into()
-        }
+        Request::Release { lease } => Response::Released(backend.release(caller, lease).await?),
         Request::Renew { lease, expiry } => {
-            Response::Renewed(backend.renew(caller, lease, expiry).await?).into()
+            Response::Renewed(backend.renew(caller, lease, expiry).await?)
         }
         Request::Members { after } => {
             let mut nodes = backend.members(after).await?;
-            fit(&mut nodes, LISTING_ENTRIES_MAX, |nodes| Response::Members { nodes }).into()
+            fit(&mut nodes, LISTING_ENTRIES_MAX, |nodes| Response::Members { nodes })
         }
-        Request::Status => Response::Status(backend.status().await?).into(),
+        Request::Status => Response::Status(backend.status().await?),
         Request::Receipt { lease, object, wanted } => {
-            Response::Receipt(backend.receipt(caller, lease, object, wanted).await?).into()
+            Response::Receipt(backend.receipt(caller, lease, object, wanted).await?)
         }
         Request::KeepSpan { object, group, span } => {
             check_len("span proof", span.encode().len() as u64, SPAN_PROOF_BYTES_MAX as u64)?;
-            Response::Stored(backend.keep_span(caller, object, group, *span).await?).into()
+            Response::Stored(backend.keep_span(caller, object, group, *span).await?)
+        }
+        // What has a body of its own was answered before.
+        Request::Hello { .. }
+        | Request::PutShard { .. }
+        | Request::PutBlock { .. }
+        | Request::PutMany { .. }
+        | Request::GetShard { .. }
+        | Request::GetMany { .. }
+        | Request::Group { .. } => {
+            return Err(bad_request("this connection has said hello before"));
         }
     })
 }
