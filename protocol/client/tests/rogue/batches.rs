@@ -130,10 +130,19 @@ fn flipped(answer: &Bytes) -> Bytes {
 #[tokio::test]
 async fn an_answer_to_another_number_of_parts_is_a_protocol_error() {
     for stated in [0, 3, 5, u32::MAX] {
-        let node = node(move |ask| async move {
-            ask.say(&Response::Many { parts: stated }).await;
+        let shards = shards();
+        let wants: Vec<_> = shards.iter().map(Shard::wanted).collect();
+        // All that follows is true.
+        let node = node(move |mut ask| {
+            let answers = answers(&shards, &wants_of(&ask));
+            async move {
+                ask.write(frame(&Response::Many { parts: stated })).await;
+                for answer in answers {
+                    ask.write(answer).await;
+                }
+                ask.end().await;
+            }
         });
-        let wants: Vec<_> = shards().iter().map(Shard::wanted).collect();
         let results = all(client().read_many(&node.peer, wants).expect("a batch")).await;
         assert_eq!(results.len(), 4, "every part has a result");
         for result in results {
