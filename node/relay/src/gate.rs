@@ -3,7 +3,7 @@
 //!
 //! - A stranger first takes its turn among strangers, whose turnstile has room for their share,
 //!   and then among all clients. However many prefixes there are, they hold that share at most.
-//! - [`Budget`] is such a resource of bytes: the memory of bodies in flight. Its claims travel
+//! - The memory of bodies in flight is such a resource of bytes. Its claims ([`ByteClaim`]) travel
 //!   with the bytes into the transport and end when the transport lets go of them, which is when
 //!   they were acknowledged or their stream was reset. That may be inside the transport's own
 //!   lock; giving back takes no other lock and waits for nobody.
