@@ -38,8 +38,10 @@ use crate::verdict::judge;
 
 /// Small segments that are compacted early: bytes are given back all the time. Who waits for its
 /// turn to be active stays connected.
-const SETTINGS: [&str; 5] = [
+const SETTINGS: [&str; 6] = [
     "relay.transport.idle_timeout_secs=3600",
+    // All that write are one client.
+    "relay.connections_per_client_max=1024",
     "storage.segment_bytes_max=64MiB",
     "storage.compact_waste_percent=10",
     "storage.trash_secs=0",
