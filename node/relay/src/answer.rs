@@ -10,6 +10,7 @@ use futures::stream::{self, StreamExt};
 use quinn::{SendStream, WriteError};
 use supernode_protocol::ids::ShardId;
 use supernode_protocol::limits::SHARD_BYTES_MAX;
+use supernode_protocol::tree::GROUP_BYTES;
 use supernode_protocol::wire::{ByteRange, ErrorCode, Response, Want, WireError, encode_frame};
 
 use crate::admission::{CHUNK_BYTES, Client, Direction, Toll};
@@ -76,18 +77,28 @@ pub(crate) async fn open<B: Backend>(
         if end.is_none_or(|end| end > SHARD_BYTES_MAX) {
             return Err(bad_request(format!("no shard has {len} bytes from byte {offset}")));
         }
+        // Who is too fast is told so before the disk works for it.
+        client.charge(widened_len(offset, len))?;
     }
     let wanted_bytes = range.map_or(SHARD_BYTES_MAX, |range| range.len);
     let source = shared.backend.open_shard(client.node, shard, wanted_bytes).await?;
     let shard_len = source.shard_len();
     let (range, proof) = match range {
-        None => (ByteRange { offset: 0, len: shard_len }, Bytes::new()),
+        None => {
+            client.charge(shard_len)?;
+            (ByteRange { offset: 0, len: shard_len }, Bytes::new())
+        }
         Some(range) => source.prove(range)?,
     };
-    client.charge(range.len)?;
     let proof_len = u32::try_from(proof.len()).expect("proofs are a few hundred KiB at most");
     let response = Response::Shard { shard_len, range, proof_len };
     Ok((response, ShardBody { proof, source, range }))
+}
+
+/// Bytes of the whole groups that a range touches, as far as can be said without the shard.
+fn widened_len(offset: u64, len: u64) -> u64 {
+    let group = GROUP_BYTES as u64;
+    (offset + len).next_multiple_of(group) - offset / group * group
 }
 
 /// Sends an answer to its last byte; returns the bytes of bodies.

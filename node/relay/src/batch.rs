@@ -13,7 +13,7 @@ use crate::answer::Answer;
 use crate::backend::{Backend, ShardPlace, ShardSink};
 use crate::handlers::{check_len, expect_body_end, receive};
 use crate::metrics::Reason;
-use crate::request::{Fault, bad_request};
+use crate::request::{Fault, bad_request, in_time};
 use crate::server::Shared;
 
 /// How many parts a batch has; nothing and too much are refused.
@@ -60,12 +60,16 @@ pub(crate) async fn put<B: Backend>(
         }
     }
     expect_body_end(shared, recv, total).await?;
-    while let Some(ended) = under_way.join_next().await {
-        // One that panicked keeps the answer it began with.
-        if let Ok((number, result)) = ended {
-            results[number] = result;
+    let all = async {
+        while let Some(ended) = under_way.join_next().await {
+            // One that panicked keeps the answer it began with.
+            if let Ok((number, result)) = ended {
+                results[number] = result;
+            }
         }
-    }
+        Ok::<_, Fault>(())
+    };
+    in_time(shared, all).await?;
     Ok(Response::StoredMany { results }.into())
 }
 
