@@ -35,8 +35,15 @@ pub mod supervise;
 use std::env;
 use std::process::ExitCode;
 
+use tikv_jemallocator::Jemalloc;
+
 use crate::cli::Parsed;
 use crate::exit::Exit;
+
+/// The C library's allocator keeps what is freed in an arena of each thread, in pieces: a node at
+/// full load grew by 40 MiB an hour with it.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// Runs the program on this process's command line.
 pub fn main() -> ExitCode {

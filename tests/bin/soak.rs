@@ -16,7 +16,7 @@ use supernode_tests::desk::Desk;
 use supernode_tests::http;
 use supernode_tests::ledger::{self, Ledger, Owed};
 use supernode_tests::load::{Door, Recipe};
-use supernode_tests::lone::Lone;
+use supernode_tests::lone::{Lone, Running};
 use supernode_tests::process::resident_bytes;
 use supernode_tests::program::Program;
 use supernode_tests::random::Seeded;
@@ -36,6 +36,9 @@ const DOORS: usize = 8;
 /// Minutes until pools, caches and the allocator have what they will ever have.
 const WARM_MINUTES: usize = 20;
 const SLOPE_BYTES_PER_HOUR: f64 = 1_048_576.0;
+/// Seconds of a minute whose mean is its resident memory: what is in flight differs from one to the
+/// next by more than a node may grow in an hour.
+const LOOKS: u64 = 60;
 /// Minutes between two times that so many shards are read back.
 const READ_EVERY: usize = 10;
 const SAMPLE: usize = 2000;
@@ -70,21 +73,25 @@ fn main() -> Result<(), Box<dyn Error>> {
         let doors: Vec<Door> =
             (0..DOORS).map(|_| Door::new(&peer, &node.writer, &ledger)).collect();
         let mut writers = desk.open(&doors).await;
-        let mut tick = interval(Duration::from_secs(60));
+        let mut tick = interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tick.tick().await;
         let mut seen = Vec::new();
         for number in 1..=minutes {
-            tokio::select! {
-                _ = tick.tick() => {}
-                ended = writers.join_next() => {
-                    return Err(format!("a writer was refused: {ended:?}"));
+            let mut resident = 0;
+            for _ in 0..LOOKS {
+                tokio::select! {
+                    _ = tick.tick() => {}
+                    ended = writers.join_next() => {
+                        return Err(format!("a writer was refused: {ended:?}"));
+                    }
                 }
+                resident += resident_bytes(process.pid()).ok_or("the node has ended")?;
             }
             if number % READ_EVERY == 0 {
                 read_back(&ledger_path, &doors[0], &mut random).await?;
             }
-            let minute = look(process.pid(), process.http(), node.dir(), number);
+            let minute = look(&process, node.dir(), resident / LOOKS, number);
             seen.push(minute.map_err(|error| error.to_string())?);
         }
         writers.shutdown().await;
@@ -132,12 +139,16 @@ const METRICS: [&str; 5] = [
 ];
 
 /// Looks at the process from outside, asks the node for its figures, and prints a line.
-fn look(pid: u32, http: &str, dir: &Path, number: usize) -> Result<Minute, Box<dyn Error>> {
-    let resident_bytes = resident_bytes(pid).ok_or("the node has ended")?;
-    let descriptors = fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+fn look(
+    process: &Running,
+    dir: &Path,
+    resident_bytes: u64,
+    number: usize,
+) -> Result<Minute, Box<dyn Error>> {
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", process.pid()))?.count();
     let files: u64 =
         fs::read_dir(dir)?.flatten().filter_map(|entry| Some(entry.metadata().ok()?.len())).sum();
-    let page = http::metrics(http)?;
+    let page = http::metrics(process.http())?;
     let metrics: Vec<&str> = METRICS.iter().map(|name| page.value(name).unwrap_or("?")).collect();
     let line = format!("{number} {resident_bytes} {descriptors} {files}");
     writeln!(io::stdout(), "{line} {}", metrics.join(" "))?;
