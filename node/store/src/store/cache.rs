@@ -128,17 +128,15 @@ impl Cache {
     }
 
     /// A shard, from memory or opened; what is loaded whole stays.
-    pub(super) async fn open(
+    pub(super) async fn open<F: Future<Output = Result<Found, StoreError>>>(
         &self,
         shard: ShardId,
-        load: impl Future<Output = Result<Found, StoreError>>,
+        load: impl FnOnce() -> F,
     ) -> Result<Found, StoreError> {
-        let load = async {
-            match load.await {
-                Ok(Found::Whole(whole)) => Ok(Cached::Shard(whole)),
-                Ok(Found::Tree(tree, lane)) => Err(Miss::Long(tree, lane)),
-                Err(error) => Err(Miss::Failed(error)),
-            }
+        let load = async || match load().await {
+            Ok(Found::Whole(whole)) => Ok(Cached::Shard(whole)),
+            Ok(Found::Tree(tree, lane)) => Err(Miss::Long(tree, lane)),
+            Err(error) => Err(Miss::Failed(error)),
         };
         match self.load(Thing::Shard(shard), true, load).await {
             Ok(Cached::Shard(whole)) => Ok(Found::Whole(whole)),
@@ -149,12 +147,12 @@ impl Cache {
     }
 
     /// A shard, from memory or loaded.
-    pub(super) async fn shard(
+    pub(super) async fn shard<F: Future<Output = Result<Shard, StoreError>>>(
         &self,
         shard: ShardId,
-        load: impl Future<Output = Result<Shard, StoreError>>,
+        load: impl FnOnce() -> F,
     ) -> Result<Shard, StoreError> {
-        let load = async { load.await.map(Cached::Shard).map_err(Miss::Failed) };
+        let load = async || load().await.map(Cached::Shard).map_err(Miss::Failed);
         match self.load(Thing::Shard(shard), false, load).await {
             Ok(Cached::Shard(loaded)) => Ok(loaded),
             Err(Miss::Failed(error)) => Err(error),
@@ -165,17 +163,15 @@ impl Cache {
     }
 
     /// A manifest block, from memory or loaded.
-    pub(super) async fn block(
+    pub(super) async fn block<F: Future<Output = Result<Option<Bytes>, StoreError>>>(
         &self,
         cid: Cid,
-        load: impl Future<Output = Result<Option<Bytes>, StoreError>>,
+        load: impl FnOnce() -> F,
     ) -> Result<Option<Bytes>, StoreError> {
-        let load = async {
-            match load.await {
-                Ok(Some(bytes)) => Ok(Cached::Block(bytes)),
-                Ok(None) => Err(Miss::Absent),
-                Err(error) => Err(Miss::Failed(error)),
-            }
+        let load = async || match load().await {
+            Ok(Some(bytes)) => Ok(Cached::Block(bytes)),
+            Ok(None) => Err(Miss::Absent),
+            Err(error) => Err(Miss::Failed(error)),
         };
         match self.load(Thing::Block(cid), false, load).await {
             Ok(Cached::Block(bytes)) => Ok(Some(bytes)),
@@ -196,7 +192,22 @@ impl Cache {
 
     /// From memory or by `load`, which runs once for all who wait. `may_be_long` says whether the
     /// caller can use a shard that somebody else opened to read piece by piece.
-    async fn load(
+    async fn load<F: Future<Output = Result<Cached, Miss>>>(
+        &self,
+        thing: Thing,
+        may_be_long: bool,
+        load: impl FnOnce() -> F,
+    ) -> Result<Cached, Miss> {
+        if let Some(cached) = self.entries.get(&thing).await {
+            bump(&self.counters.cache_hits, 1);
+            return Ok(cached);
+        }
+        // Loading is a future of tens of kilobytes. Whoever asks is spared moving it about with
+        // their own unless there is something to load.
+        Box::pin(self.load_once(thing, may_be_long, load())).await
+    }
+
+    async fn load_once(
         &self,
         thing: Thing,
         may_be_long: bool,

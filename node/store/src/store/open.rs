@@ -65,15 +65,23 @@ impl OpenShard {
     pub async fn read(&self, range: ByteRange) -> Result<Bytes, StoreError> {
         match &self.source {
             Source::Memory(bytes) => self.tree.slice(bytes, range),
-            Source::Disk { store, lane } => {
-                match lane.shard_piece(self.tree.clone(), range).await {
-                    // It may have been moved to another disk.
-                    Err(StoreError::ShardNotFound { .. } | StoreError::Offline { .. }) => {
-                        store.shared.piece(&self.tree, range).await
-                    }
-                    outcome => store.shared.judge(lane, outcome),
-                }
+            // A large future; see the cache.
+            Source::Disk { store, lane } => Box::pin(self.read_from(store, lane, range)).await,
+        }
+    }
+
+    async fn read_from(
+        &self,
+        store: &Store,
+        lane: &Lane,
+        range: ByteRange,
+    ) -> Result<Bytes, StoreError> {
+        match lane.shard_piece(self.tree.clone(), range).await {
+            // It may have been moved to another disk.
+            Err(StoreError::ShardNotFound { .. } | StoreError::Offline { .. }) => {
+                store.shared.piece(&self.tree, range).await
             }
+            outcome => store.shared.judge(lane, outcome),
         }
     }
 }
@@ -90,14 +98,14 @@ impl Store {
     ) -> Result<OpenShard, StoreError> {
         let shared = &self.shared;
         let cache = &shared.company.cache;
-        let way = if wanted_bytes < FEW_BYTES { Way::Once } else { cache.way(shard).await };
-        let whole_max = match wanted_bytes {
-            // For a few bytes no long shard is read.
-            ..FEW_BYTES => 0,
-            PIECE_BYTES.. if way == Way::Kept => cache.shard_bytes_max().max(PIECE_BYTES),
-            _ => PIECE_BYTES,
-        };
-        let load = async {
+        let load = async || {
+            let way = if wanted_bytes < FEW_BYTES { Way::Once } else { cache.way(shard).await };
+            let whole_max = match wanted_bytes {
+                // For a few bytes no long shard is read.
+                ..FEW_BYTES => 0,
+                PIECE_BYTES.. if way == Way::Kept => cache.shard_bytes_max().max(PIECE_BYTES),
+                _ => PIECE_BYTES,
+            };
             let found = shared.first(|lane| async move {
                 let opened = lane.open_shard(shard, whole_max, way).await?;
                 Ok(Some((Arc::clone(lane), opened)))

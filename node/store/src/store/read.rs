@@ -18,12 +18,13 @@ impl Store {
     /// [`StoreError::ShardNotFound`], [`StoreError::Damaged`], [`StoreError::Offline`].
     pub async fn shard(&self, shard: ShardId) -> Result<Shard, StoreError> {
         let shared = &self.shared;
-        let way = shared.company.cache.way(shard).await;
-        let load = async {
+        let cache = &shared.company.cache;
+        let load = async || {
+            let way = cache.way(shard).await;
             let found = shared.first(|lane| async move { lane.shard(shard, way).await.map(Some) });
             found.await?.ok_or(StoreError::ShardNotFound { shard })
         };
-        shared.company.cache.shard(shard, load).await
+        cache.shard(shard, load).await
     }
 
     /// Whether a shard is here and kept.
@@ -126,7 +127,7 @@ impl Store {
 impl Shared {
     /// A manifest root or page.
     pub(super) async fn block(&self, cid: Cid) -> Result<Option<Bytes>, StoreError> {
-        let load = self.first(|lane| async move { lane.block(cid).await });
+        let load = || self.first(|lane| async move { lane.block(cid).await });
         self.company.cache.block(cid, load).await
     }
 }

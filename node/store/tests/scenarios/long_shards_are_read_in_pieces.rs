@@ -27,6 +27,9 @@ fn settings(path: &std::path::Path) -> StoreConfig {
     StoreConfig { segment_bytes_max: 64 << 20, ..config(path) }
 }
 
+/// A future of an answer from memory at most.
+const FUTURE_BYTES_MAX: usize = 2048;
+
 /// Reads a shard as the relay does.
 async fn read_in_pieces(store: &Store, shard: ShardId) -> Result<Vec<u8>, StoreError> {
     let open = store.open_shard(shard, u64::MAX).await?;
@@ -53,6 +56,24 @@ async fn pieces_make_the_shard_and_what_is_wanted_again_is_loaded_once() {
     assert!(all.iter().all(|bytes| bytes.as_ref().is_ok_and(|bytes| *bytes == first)));
     let metrics = store.metrics();
     assert_eq!((metrics.cache_misses, metrics.cache_hits), (2, 15), "one load for all who wait");
+}
+
+/// Whoever asks moves these about with futures of their own, in and out of tasks.
+#[tokio::test]
+async fn what_is_asked_of_memory_is_a_small_future() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = open(settings(directory.path())).await.expect("a new store");
+    let object = put_long(&store).await;
+    let shard = object.groups[0].shards[0].1;
+    let opening = store.open_shard(shard, 1);
+    assert!(size_of_val(&opening) <= FUTURE_BYTES_MAX, "opening: {}", size_of_val(&opening));
+    let open = opening.await.expect("opened");
+    let reading = open.read(ByteRange { offset: 0, len: PIECE_BYTES });
+    assert!(size_of_val(&reading) <= FUTURE_BYTES_MAX, "reading: {}", size_of_val(&reading));
+    reading.await.expect("read");
+    let whole = store.shard(shard);
+    assert!(size_of_val(&whole) <= FUTURE_BYTES_MAX, "the whole: {}", size_of_val(&whole));
+    whole.await.expect("read");
 }
 
 #[tokio::test]
