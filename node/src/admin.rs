@@ -20,7 +20,6 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{self, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -34,9 +33,7 @@ use supernode_protocol::deal::DealId;
 use supernode_protocol::ids::{Cid, LeaseId};
 use supernode_relay::{Relay, RelayConfig};
 use supernode_store::{DrainStatus, Store, StoreError};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::time::timeout;
+use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{NodeConfig, Overlay, layers};
@@ -57,10 +54,6 @@ pub const RELAY_LIMITS: &str = "/v1/relay/limits";
 
 /// Leases that one plan lists at most, the first to go: each is asked about at every endpoint.
 const PLAN_LEASES_MAX: usize = 256;
-/// A plan asks every endpoint about every lease that is due.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
-/// An answer longer than this is not one of ours.
-const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
 /// One lease whose deal may be over, as the admin socket tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -265,46 +258,4 @@ fn json(value: &impl Serialize) -> Response {
 
 fn told(status: StatusCode, message: &str) -> Response {
     (status, message.to_owned()).into_response()
-}
-
-/// Asks the node that runs in a data directory.
-///
-/// # Errors
-/// When nobody answers there, or the answer is no HTTP.
-pub async fn ask(data_dir: &path::Path, method: &str, page: &str) -> io::Result<(u16, String)> {
-    exchange(data_dir, method, page, "").await
-}
-
-/// Tells it something, as JSON.
-///
-/// # Errors
-/// As [`ask`].
-pub async fn tell(
-    data_dir: &path::Path,
-    page: &str,
-    value: &impl Serialize,
-) -> io::Result<(u16, String)> {
-    let body = serde_json::to_string(value).expect("plain values have a JSON form");
-    exchange(data_dir, "POST", page, &body).await
-}
-
-async fn exchange(
-    data_dir: &path::Path,
-    method: &str,
-    page: &str,
-    body: &str,
-) -> io::Result<(u16, String)> {
-    let exchange = async {
-        let mut stream = UnixStream::connect(data_dir.join(SOCKET)).await?;
-        let request = format!(
-            "{method} {page} HTTP/1.1\r\nHost: node\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
-            body.len()
-        );
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).await?;
-        crate::http::parse(&answer).ok_or_else(|| io::Error::other("the answer is no HTTP"))
-    };
-    timeout(ANSWER_TIMEOUT, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

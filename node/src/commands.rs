@@ -15,6 +15,7 @@ mod put;
 pub(crate) mod registry;
 mod relay;
 mod run;
+mod running;
 mod scrub;
 mod stat;
 mod status;

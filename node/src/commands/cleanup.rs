@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::{Given, runtime};
+use super::{Given, running, runtime};
 use crate::admin::{self, PlannedLease};
 use crate::cli::CleanupArgs;
 use crate::exit::Failure;
@@ -41,22 +41,7 @@ impl Report for Plan {
 /// Does `supernode cleanup --dry-run`.
 pub fn run(given: &Given, args: &CleanupArgs) -> Result<(), Failure> {
     let config = given.node_config(Vec::new())?;
-    let data_dir = &config.data_dir;
-    let asked = runtime()?.block_on(admin::ask(data_dir, "GET", admin::CLEANUP));
-    let (status, body) = asked.map_err(|error| {
-        if error.kind() == io::ErrorKind::TimedOut {
-            return Failure::failed("the node does not get its answers from the chain in time");
-        }
-        Failure::failed(format_args!(
-            "no node answers in {} ({error}); start it with `supernode run`",
-            data_dir.display()
-        ))
-    })?;
-    if status != 200 {
-        return Err(Failure::failed(body));
-    }
-    let leases = serde_json::from_str(&body).map_err(|error| {
-        Failure::failed(format_args!("the node's plan cannot be read: {error}"))
-    })?;
+    let asked = running::ask(&config.data_dir, "GET", admin::CLEANUP);
+    let leases = runtime()?.block_on(asked)?;
     Output::new(args.json.json).report(&Plan { leases })
 }

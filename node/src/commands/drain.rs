@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use supernode_store::{DiskMetrics, DrainState, DrainStatus};
 
-use super::{Given, runtime};
+use super::{Given, running, runtime};
 use crate::admin;
 use crate::cli::DrainArgs;
 use crate::exit::Failure;
@@ -65,17 +64,20 @@ impl Report for Shown {
 /// Does `supernode store drain`.
 pub fn run(given: &Given, args: &DrainArgs) -> Result<(), Failure> {
     let data_dir = given.node_config(Vec::new())?.data_dir;
-    let disks: Vec<DiskMetrics> = ask(&data_dir, "GET", admin::DISKS)?;
+    let runtime = runtime()?;
+    let asked = running::ask(&data_dir, "GET", admin::DISKS);
+    let disks: Vec<DiskMetrics> = runtime.block_on(asked)?;
     let disk = find(&disks, &args.path)?;
     if let Some(reason) = &disk.offline {
         return Err(Failure::failed(format_args!("{} is offline: {reason}", disk.path.display())));
     }
     let page = format!("{}/{}/drain", admin::DISKS, disk.id);
-    let status = match (args.status, args.cancel) {
-        (true, _) => ask(&data_dir, "GET", &page)?,
-        (_, true) => ask(&data_dir, "POST", &format!("{page}/cancel"))?,
-        _ => ask(&data_dir, "POST", &format!("{page}/start"))?,
+    let (method, page) = match (args.status, args.cancel) {
+        (true, _) => ("GET", page),
+        (_, true) => ("POST", format!("{page}/cancel")),
+        _ => ("POST", format!("{page}/start")),
     };
+    let status = runtime.block_on(running::ask(&data_dir, method, &page))?;
     Output::new(args.json.json).report(&Shown { disk: disk.path.clone(), status })
 }
 
@@ -88,19 +90,4 @@ fn find<'a>(disks: &'a [DiskMetrics], path: &Path) -> Result<&'a DiskMetrics, Fa
         let (path, known) = (path.display(), known.join(", "));
         Failure::usage(format_args!("{path} is no disk of this node; it has {known}"))
     })
-}
-
-fn ask<T: DeserializeOwned>(data_dir: &Path, method: &str, page: &str) -> Result<T, Failure> {
-    let asked = runtime()?.block_on(admin::ask(data_dir, method, page));
-    let (status, body) = asked.map_err(|error| {
-        Failure::failed(format_args!(
-            "no node answers in {} ({error}); start it with `supernode run`",
-            data_dir.display()
-        ))
-    })?;
-    if status != 200 {
-        return Err(Failure::failed(body));
-    }
-    serde_json::from_str(&body)
-        .map_err(|error| Failure::failed(format_args!("the node's answer cannot be read: {error}")))
 }

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Given, runtime};
+use super::{Given, running, runtime};
 use crate::admin;
 use crate::cli::RelayCommand;
 use crate::exit::Failure;
@@ -42,25 +42,11 @@ pub fn run(given: &Given, command: RelayCommand) -> Result<(), Failure> {
         .filter(|overlay| is_of_relay(&overlay.key))
         .map(|overlay| (overlay.key.as_str(), overlay.value.as_str()))
         .collect();
-    let asked = runtime()?.block_on(async {
+    let limits = runtime()?.block_on(async {
         match changes.is_empty() {
-            true => admin::ask(&data_dir, "GET", admin::RELAY_LIMITS).await,
-            false => admin::tell(&data_dir, admin::RELAY_LIMITS, &changes).await,
+            true => running::ask(&data_dir, "GET", admin::RELAY_LIMITS).await,
+            false => running::tell(&data_dir, admin::RELAY_LIMITS, &changes).await,
         }
-    });
-    let (status, body) = asked.map_err(|error| {
-        Failure::failed(format_args!(
-            "no node answers in {} ({error}); start it with `supernode run`",
-            data_dir.display()
-        ))
-    })?;
-    match status {
-        200 => {}
-        400 => return Err(Failure::usage(body)),
-        _ => return Err(Failure::failed(body)),
-    }
-    let limits = serde_json::from_str(&body).map_err(|error| {
-        Failure::failed(format_args!("the node's answer cannot be read: {error}"))
     })?;
     Output::new(args.json.json).report(&Shown(limits))
 }

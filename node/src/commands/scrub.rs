@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 use supernode_store::{ScrubState, ScrubStatus, offline};
 
-use super::{Given, runtime};
+use super::{Given, running, runtime};
 use crate::admin;
 use crate::cli::{ScrubAction, StoreScrubArgs};
 use crate::exit::Failure;
@@ -55,20 +55,7 @@ pub fn run(given: &Given, action: ScrubAction) -> Result<(), Failure> {
     };
     let data_dir = given.node_config(Vec::new())?.data_dir;
     let page = format!("{}{command}", admin::SCRUB);
-    let asked = runtime()?.block_on(admin::ask(&data_dir, method, &page));
-    let (status, body) = asked.map_err(|error| {
-        Failure::failed(format_args!(
-            "no node answers in {} ({error}); start it with `supernode run`, or use `supernode \
-             store scrub` on a stopped one",
-            data_dir.display()
-        ))
-    })?;
-    if status != 200 {
-        return Err(Failure::failed(body));
-    }
-    let status = serde_json::from_str(&body).map_err(|error| {
-        Failure::failed(format_args!("the node's answer cannot be read: {error}"))
-    })?;
+    let status = runtime()?.block_on(running::ask(&data_dir, method, &page))?;
     Output::new(flags.json.json).report(&Shown(status))
 }
 

@@ -18,7 +18,7 @@ use supernode_store::DiskMetrics;
 use tokio::time::{Instant, timeout};
 
 use super::network::{Needs, Network, quic_client, with_network};
-use super::{Given, runtime};
+use super::{Given, running, runtime};
 use crate::admin;
 use crate::cli::{PeerListArgs, StatusArgs};
 use crate::config::{Kind, NodeConfig};
@@ -185,10 +185,7 @@ async fn own_disks(config: &NodeConfig) -> Vec<DiskMetrics> {
     if config.storage.disks.is_empty() {
         return Vec::new();
     }
-    match admin::ask(&config.data_dir, "GET", admin::DISKS).await {
-        Ok((200, body)) => serde_json::from_str(&body).unwrap_or_default(),
-        _ => Vec::new(),
-    }
+    running::ask(&config.data_dir, "GET", admin::DISKS).await.unwrap_or_default()
 }
 
 /// Where to dial a socket of this machine.
