@@ -117,7 +117,8 @@ fn fairness(took: &[Duration]) -> f64 {
 /// `relay.p99.attacked`.
 pub fn attacked(scale: Scale) -> Figure {
     let (count, rounds) = scale.pick((2000, 7), (400, 5));
-    let stage = Stage::new((64, HONEST_BYTES), CACHE_BYTES);
+    // With the limits that are to protect the honest.
+    let stage = Stage::limited((64, HONEST_BYTES), CACHE_BYTES);
     let load = Load { count, in_flight: 8 };
     let victim: Vec<_> = (0..stage.shards.count()).map(|number| stage.shards.id(number)).collect();
     let (ours, against) = interleaved(

@@ -41,12 +41,15 @@ pub struct Server {
     pub cache_bytes: u64,
     /// Settings of QUIC.
     pub transport: Transport,
+    /// Whether clients on a list have the limits that they have by default, or hardly any.
+    pub is_limited: bool,
 }
 
 impl Server {
     /// A server over the store in a directory, which speaks to loopback only.
     pub fn over(directory: &Path, cache_bytes: u64) -> Self {
-        Self { directory: directory.to_owned(), cache_bytes, transport: loopback_transport() }
+        let (directory, transport) = (directory.to_owned(), loopback_transport());
+        Self { directory, cache_bytes, transport, is_limited: false }
     }
 
     /// Its store.
@@ -92,12 +95,12 @@ pub fn peer(address: SocketAddr) -> Peer {
 
 /// Starts a relay server on the current runtime.
 pub fn serve(role: &Server, store: Store) -> Relay {
-    let config = config(role.transport.clone());
+    let config = config(role.transport.clone(), role.is_limited);
     let backend = Arc::new(StoreBackend::new(store, &node_key()));
     Relay::start(config, &node_key(), backend, CancellationToken::new()).expect("a free port")
 }
 
-fn config(transport: Transport) -> RelayConfig {
+fn config(transport: Transport, is_limited: bool) -> RelayConfig {
     let known = ClientLimits {
         requests_max: 4096,
         queue_max: 4096,
@@ -107,11 +110,15 @@ fn config(transport: Transport) -> RelayConfig {
         bytes_per_sec: 256 << 30,
         burst_bytes: 256 << 30,
     };
+    let class = match is_limited {
+        true => Classes::default(),
+        // Strangers are as by default.
+        false => Classes { gateway: known.clone(), relay: known, ..Classes::default() },
+    };
     RelayConfig {
         listen: loopback(0),
         network: NETWORK.to_owned(),
-        // What anybody on a list may do is not limited here; strangers are as by default.
-        class: Classes { gateway: known.clone(), relay: known, ..Classes::default() },
+        class,
         writers: [stock::client()].into(),
         members: Members {
             relay: (2..CLIENTS_MAX).map(|number| node_id(&stock::key(number))).collect(),

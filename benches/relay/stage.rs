@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A relay server and quinn alone, each in a process of its own, and a client of each here.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,24 +66,30 @@ impl Stage {
     /// So many shards in a store, behind a server that keeps so many bytes of them in memory. Both
     /// servers have the settings that are best for quinn alone.
     pub fn new(shards: (usize, usize), cache_bytes: u64) -> Self {
-        let setting = sweep::best();
-        Self::with(shards, cache_bytes, setting, setting.for_relay())
+        Self::with(shards, sweep::best(), |directory| Server::over(directory, cache_bytes))
     }
 
-    /// The same with a setting of quinn's and settings of the relay server.
+    /// The same with the limits that a node has by default.
+    pub fn limited(shards: (usize, usize), cache_bytes: u64) -> Self {
+        Self::with(shards, sweep::best(), |directory| Server {
+            is_limited: true,
+            ..Server::over(directory, cache_bytes)
+        })
+    }
+
+    /// The same with a setting of quinn's and a relay server over a directory.
     fn with(
         (count, shard_bytes): (usize, usize),
-        cache_bytes: u64,
         setting: Setting,
-        transport: Transport,
+        server: impl FnOnce(&Path) -> Server,
     ) -> Self {
         let place = Place::new();
         let directory = place.fresh();
         let shards = Shards::new(count, shard_bytes);
         let runtime = threads();
         fill(&runtime, directory.path(), &shards);
-        let mut server = Server::over(directory.path(), cache_bytes);
-        server.transport = transport.clone();
+        let server = server(directory.path());
+        let (cache_bytes, transport) = (server.cache_bytes, server.transport.clone());
         let relay = server.start();
         let raw = Process::start(&Role::Raw(setting));
         let raw_runtime = setting.runtime();
@@ -125,7 +132,10 @@ impl Stage {
             idle_timeout_secs: loopback_transport().idle_timeout_secs,
             ..Transport::default()
         };
-        Self::with((12, LARGE_BYTES), CACHE_BYTES, sweep::best(), transport)
+        Self::with((12, LARGE_BYTES), sweep::best(), |directory| Server {
+            transport,
+            ..Server::over(directory, CACHE_BYTES)
+        })
     }
 
     /// Fills caches and windows, and has the path's size found.
