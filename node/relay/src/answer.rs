@@ -120,7 +120,7 @@ pub(crate) async fn deliver<B: Backend>(
         Body::Shard(body) => writer.shard(frame, body).await?,
         Body::Many(wants) => {
             writer.frame(frame).await?;
-            writer.many(wants).await?;
+            Box::pin(writer.many(wants)).await?;
         }
     }
     Ok(writer.sent_bytes)

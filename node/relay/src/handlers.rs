@@ -27,6 +27,22 @@ pub(crate) async fn handle<B: Backend>(
     request: Request,
     recv: &mut RecvStream,
 ) -> Result<Answer<B::Source>, Fault> {
+    if let Request::GetShard { shard, range } = request {
+        expect_end(recv).await?;
+        let (response, body) = answer::open(shared, client, shard, range).await?;
+        return Ok(Answer { response, body: Body::Shard(body) });
+    }
+    // Most requests are reads of shards, and theirs is a small future. They are spared moving the
+    // others' about.
+    Box::pin(handle_other(shared, client, request, recv)).await
+}
+
+async fn handle_other<B: Backend>(
+    shared: &Shared<B>,
+    client: &Client,
+    request: Request,
+    recv: &mut RecvStream,
+) -> Result<Answer<B::Source>, Fault> {
     let backend = &*shared.backend;
     let caller = client.node;
     match request {
@@ -45,10 +61,6 @@ pub(crate) async fn handle<B: Backend>(
     }
     expect_end(recv).await?;
     match request {
-        Request::GetShard { shard, range } => {
-            let (response, body) = answer::open(shared, client, shard, range).await?;
-            Ok(Answer { response, body: Body::Shard(body) })
-        }
         Request::GetMany { parts } => {
             let response = Response::Many { parts: batch::count(parts.len())? };
             Ok(Answer { response, body: Body::Many(parts) })

@@ -8,6 +8,7 @@
 //!   and asks again always finds it free.
 
 use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use quinn::{RecvStream, SendStream};
@@ -106,10 +107,10 @@ async fn respond<B: Backend>(
     let outcome = match frame {
         Ok(Ok(request)) => {
             is_read = matches!(request, Request::GetShard { .. });
-            let work = async {
+            let work = pin!(async {
                 permit = Some(admit(shared, client, &request).await?);
                 run(shared, client, request, recv).await
-            };
+            });
             while_wanted(send.stopped(), work).await
         }
         Ok(Err(FrameReadError::Read(_))) => Err(Fault::Gone),
@@ -123,7 +124,8 @@ async fn respond<B: Backend>(
     // Whatever of the body was not read is not wanted.
     let _ = recv.stop(CloseCode::Refused.to_varint());
     let gone = send.stopped();
-    let sent_bytes = while_wanted(gone, answer::deliver(shared, client, answer, send)).await?;
+    let work = pin!(answer::deliver(shared, client, answer, send));
+    let sent_bytes = while_wanted(gone, work).await?;
     if is_read && sent_bytes > 0 {
         shared.counters.retrieved(received.elapsed());
     }
@@ -157,10 +159,10 @@ async fn admit<B: Backend>(
 /// Drops `work` when the client no longer reads this stream, or is gone.
 ///
 /// Whoever waits for memory or a rate must notice: a waiting task keeps its connection alive, and
-/// with it what others of that connection hold.
+/// with it what others of that connection hold. Work comes pinned, so that it is not moved about.
 async fn while_wanted<T>(
     gone: impl Future,
-    work: impl Future<Output = Result<T, Fault>>,
+    work: Pin<&mut impl Future<Output = Result<T, Fault>>>,
 ) -> Result<T, Fault> {
     tokio::select! {
         biased;
