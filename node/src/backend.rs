@@ -27,6 +27,7 @@ use supernode_store::{
 use tokio::sync::watch;
 
 use crate::chain::receipts::Notary;
+use crate::chain::registered::Registered;
 
 /// The node's own record, as it is now.
 pub type OwnRecord = watch::Receiver<Arc<Signed<NodeRecord>>>;
@@ -37,18 +38,26 @@ pub struct NodeBackend {
     dht: Dht,
     record: OwnRecord,
     /// `None` on a node without a chain.
-    notary: Option<Notary>,
+    chain: Option<OnChain>,
     started: Instant,
+}
+
+/// What a node with a chain can do besides.
+pub struct OnChain {
+    /// Signs receipts and lets deals in.
+    pub notary: Notary,
+    /// Knows the nodes of the registry.
+    pub registered: Registered,
 }
 
 impl NodeBackend {
     /// A backend over parts that run.
-    pub fn new(store: Store, dht: Dht, record: OwnRecord, notary: Option<Notary>) -> Self {
-        Self { store, dht, record, notary, started: Instant::now() }
+    pub fn new(store: Store, dht: Dht, record: OwnRecord, chain: Option<OnChain>) -> Self {
+        Self { store, dht, record, chain, started: Instant::now() }
     }
 
     fn notary(&self) -> Result<&Notary, WireError> {
-        self.notary.as_ref().ok_or_else(|| {
+        self.chain.as_ref().map(|chain| &chain.notary).ok_or_else(|| {
             let message = "this node serves no chain; put without a deal".to_owned();
             WireError { code: ErrorCode::Refused, message, retry_after_ms: None }
         })
@@ -95,10 +104,11 @@ impl Backend for NodeBackend {
     type Sink = StoreSink;
     type Source = StoreSource;
 
-    /// Nobody, so that lists and capabilities decide: a member of the DHT is whoever says so, which
-    /// proves nothing, and the chain's registry cannot be asked without waiting for its endpoint.
-    fn class_of(&self, _caller: NodeId) -> Option<ClientClass> {
-        None
+    /// Whoever the chain's registry names repairs. A member of the DHT is whoever says so, which
+    /// proves nothing.
+    fn class_of(&self, caller: NodeId) -> Option<ClientClass> {
+        let chain = self.chain.as_ref()?;
+        chain.registered.contains(caller).then_some(ClientClass::Repair)
     }
 
     async fn begin_put(&self, caller: NodeId, len: u64) -> Result<StoreSink, WireError> {
@@ -119,7 +129,7 @@ impl Backend for NodeBackend {
     async fn commit(&self, caller: NodeId, commit: Commit) -> Result<(Ack, u32), WireError> {
         if commit.terms.kind == LeaseKind::Deal {
             self.notary()?.admit(&self.store, caller, &commit).await?;
-        } else if self.notary.as_ref().is_some_and(|it| it.is_deals(commit.terms.lease)) {
+        } else if self.chain.as_ref().is_some_and(|it| it.notary.is_deals(commit.terms.lease)) {
             let message = "this lease id belongs to a deal of the chain; choose another".to_owned();
             return Err(WireError { code: ErrorCode::Refused, message, retry_after_ms: None });
         }

@@ -3,6 +3,7 @@
 //!
 //! Help is kept as text in `docs/cli/` by a test, so that a change of it is seen in review.
 
+mod capability;
 mod chain;
 
 use std::ffi::OsString;
@@ -18,6 +19,9 @@ use supernode_protocol::ids::Cid;
 use crate::config::Overlay;
 use crate::exit::Failure;
 
+pub use self::capability::{
+    CapabilityArgs, CapabilityCommand, CapabilityShowArgs, CapabilitySignArgs,
+};
 pub use self::chain::{
     AuditArgs, AuditCommand, AuditListArgs, AuditShowArgs, ChainArgs, ChainCommand, ChainDevArgs,
     ChainKeyArgs, ChainStatusArgs, CleanupArgs, DealArgs, DealCancelArgs, DealCommand,
@@ -116,6 +120,8 @@ pub enum Command {
     Status(StatusArgs),
     /// The nodes of the network.
     Peer(PeerArgs),
+    /// Grants of a class and of rights, which nodes take from whom they trust.
+    Capability(CapabilityArgs),
     /// Deals on the chain: what is paid for, and until when.
     Deal(DealArgs),
     /// Audits on the chain: what nodes have to prove, and whether they did.

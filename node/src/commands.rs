@@ -2,6 +2,7 @@
 //! One module per family of commands. Each function does one command: it loads what settings it
 //! needs, does the work, and ends in a report on stdout or a failure.
 
+mod capability;
 mod chain;
 mod cleanup;
 mod deal;
@@ -102,6 +103,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Peer(args) => match args.command {
             PeerCommand::List(args) => status::peers(&given, &args),
         },
+        Command::Capability(args) => capability::run(&given, &args.command),
         Command::Deal(args) => deal::run(&given, &args.command),
         Command::Audit(args) => deal::audits(&given, &args.command),
         Command::Node(args) => registry::run(&given, &args.command),

@@ -9,6 +9,7 @@ use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
 
+use crate::capability::CapabilityFileError;
 use crate::config::ConfigError;
 use crate::identity::IdentityError;
 
@@ -116,6 +117,12 @@ impl From<IdentityError> for Failure {
             _ => Exit::Usage,
         };
         Self::of(exit, &error)
+    }
+}
+
+impl From<CapabilityFileError> for Failure {
+    fn from(error: CapabilityFileError) -> Self {
+        Self::of(Exit::Usage, &error)
     }
 }
 

@@ -16,6 +16,7 @@ compile_error!("fault-injection plants faults on purpose; release builds must no
 pub mod admin;
 pub mod announcer;
 pub mod backend;
+pub mod capability;
 pub mod chain;
 pub mod cli;
 pub mod commands;

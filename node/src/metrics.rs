@@ -45,6 +45,8 @@ pub struct Metrics {
     pub dht: DhtMetrics,
     /// The audit actor's, on a node with a chain.
     pub audit: Option<AuditMetrics>,
+    /// Nodes of the chain's registry that are known here, on a node with a chain.
+    pub registered_nodes: Option<usize>,
 }
 
 impl Metrics {
@@ -64,6 +66,13 @@ impl Metrics {
         dht_work(&self.dht, &mut families);
         if let Some(metrics) = &self.audit {
             audit::families(metrics, &mut families);
+        }
+        if let Some(nodes) = self.registered_nodes {
+            families.gauge(
+                "supernode_chain_registered_nodes",
+                "Nodes of the chain's registry that are known here, and so of class repair.",
+                count(nodes),
+            );
         }
         let mut all = families.into_inner();
         all.extend(ProcessCollector::for_self().collect());

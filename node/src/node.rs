@@ -5,7 +5,8 @@
 //! store ─► dht ─► relay server ─► http          start
 //!   │       ├─ presence    shows the node's record, keeps it true
 //!   ├───────┴─ announcer   tells which groups are held here
-//!   └─ chain                answers challenges, ends deals, signs receipts; only where configured
+//!   └─ chain                answers challenges, ends deals, signs receipts, knows the registered
+//!                           nodes; only where configured
 //! ```
 //!
 //! Store and relay server do not know each other; [`crate::backend`] stands between them. The
@@ -29,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::announcer::Announcer;
-use crate::backend::NodeBackend;
+use crate::backend::{NodeBackend, OnChain};
 use crate::chain::part::{ChainPart, ChainPartError};
 use crate::config::NodeConfig;
 use crate::http::{self, Readiness, Subject};
@@ -101,6 +102,7 @@ impl Subject for Parts {
             relay: self.relay.metrics(),
             dht: self.dht.metrics(),
             audit: self.chain.as_ref().map(ChainPart::metrics),
+            registered_nodes: self.chain.as_ref().map(|chain| chain.registered().count()),
         }
     }
 }
@@ -162,8 +164,11 @@ impl Node {
         let presence =
             Presence::new(identity.clone(), Arc::clone(config), store.clone(), dht.clone())?;
         let chain = ChainPart::start(config, identity.node, store).await?;
-        let notary = chain.as_ref().map(|part| part.notary(&identity.keypair, identity.node));
-        let backend = NodeBackend::new(store.clone(), dht.clone(), presence.record(), notary);
+        let on_chain = chain.as_ref().map(|part| OnChain {
+            notary: part.notary(&identity.keypair, identity.node),
+            registered: part.registered(),
+        });
+        let backend = NodeBackend::new(store.clone(), dht.clone(), presence.record(), on_chain);
         let stopping = CancellationToken::new();
         let relay =
             Relay::start(config.relay(), &identity.keypair, Arc::new(backend), stopping.clone())?;
@@ -200,7 +205,7 @@ impl Node {
         let tasks_end = CancellationToken::new();
         let quic = parts.relay.local_addr();
         let announced = (parts.store.clone(), parts.dht.clone());
-        let tasks = vec![
+        let mut tasks = vec![
             supervise("presence", tasks_end.clone(), alarm.clone(), move || {
                 presence.clone().run(quic)
             }),
@@ -210,6 +215,11 @@ impl Node {
             }),
             watch(&parts, tasks_end.clone(), alarm.clone()),
         ];
+        if let Some(chain) = &parts.chain {
+            let registry = chain.registry().clone();
+            let run = move || registry.clone().run();
+            tasks.push(supervise("registry", tasks_end.clone(), alarm.clone(), run));
+        }
         let http = listener.local_addr().unwrap_or(parts.config.http.listen);
         let http_end = CancellationToken::new();
         let served =

@@ -98,12 +98,22 @@ impl<T: SignedBody> Signed<T> {
     /// # Errors
     /// Says whether the bytes or the signature are at fault.
     pub fn decode(bytes: &[u8]) -> Result<Self, SignedDecodeError> {
+        let record = Self::decode_unverified(bytes)?;
+        record.verify()?;
+        Ok(record)
+    }
+
+    /// Decodes one record for whoever looks at its signature later, or shows that it does not
+    /// hold. Trailing bytes are an error.
+    ///
+    /// # Errors
+    /// [`SignedDecodeError::Malformed`].
+    pub fn decode_unverified(bytes: &[u8]) -> Result<Self, SignedDecodeError> {
         let (record, rest) = postcard::take_from_bytes::<Self>(bytes)
             .map_err(|_| SignedDecodeError::Malformed { domain: T::DOMAIN })?;
         if !rest.is_empty() {
             return Err(SignedDecodeError::Malformed { domain: T::DOMAIN });
         }
-        record.verify()?;
         Ok(record)
     }
 }

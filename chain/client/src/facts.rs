@@ -47,22 +47,34 @@ macro_rules! value {
     }};
 }
 
-/// Reads a map below a prefix; `$entry` makes an item of the key's parts and the value.
-macro_rules! listing {
-    ($at:expr, $what:literal, $address:expr, $prefix:expr, $entry:expr) => {{
+/// Reads at most `$max` entries of a map below a prefix, page by page, and tells whether those are
+/// all; `$entry` makes an item of the key's parts and the value.
+macro_rules! entries {
+    ($at:expr, $what:literal, $address:expr, $prefix:expr, $max:expr, $entry:expr) => {{
         let storage = $at.client.storage();
         let malformed = |error: &dyn Display| $at.session.malformed($what, error);
         let mut found = $at.session.ask(storage.iter($address, $prefix)).await?;
-        let mut entries = Vec::new();
+        let (mut entries, mut is_whole) = (Vec::new(), true);
         while let Some(pair) = $at.session.next(found.next()).await? {
+            if entries.len() >= $max {
+                is_whole = false;
+                break;
+            }
             let key = pair.key().map_err(|error| malformed(&error))?;
             let key = key.decode().map_err(|error| malformed(&error))?;
             let value = pair.value().decode().map_err(|error| malformed(&error))?;
-            if entries.len() >= ENTRIES_MAX {
-                tracing::warn!(what = $what, read = ENTRIES_MAX, "a listing is cut short");
-                break;
-            }
             entries.push($entry(key, value));
+        }
+        (entries, is_whole)
+    }};
+}
+
+/// Reads a map below a prefix for people: what does not fit is left out, and the log says so.
+macro_rules! listing {
+    ($at:expr, $what:literal, $address:expr, $prefix:expr, $entry:expr) => {{
+        let (entries, is_whole) = entries!($at, $what, $address, $prefix, ENTRIES_MAX, $entry);
+        if !is_whole {
+            tracing::warn!(what = $what, read = ENTRIES_MAX, "a listing is cut short");
         }
         entries
     }};
@@ -131,6 +143,17 @@ impl At {
     pub async fn nodes(&self) -> Result<Vec<Node>, ChainError> {
         let address = api::storage().supernode().nodes();
         Ok(listing!(self, "nodes", address, (), |(index,), found| node_at(index, found)))
+    }
+
+    /// The network identities of registered nodes, in no particular order, `count_max` at most;
+    /// and whether those are all.
+    ///
+    /// # Errors
+    /// Any [`ChainError`].
+    pub async fn peers(&self, count_max: usize) -> Result<(Vec<NodeId>, bool), ChainError> {
+        let address = api::storage().supernode().node_by_peer();
+        let peer = |(peer,): ([u8; 32],), _: u32| NodeId::from_bytes(peer);
+        Ok(entries!(self, "registered nodes", address, (), count_max, peer))
     }
 
     /// What became of a deal.

@@ -56,7 +56,10 @@ pub enum PutError {
         detail: String,
     },
     /// Nodes do not take writes from this key.
-    #[error("not authorised to write: {detail}; have this key added to the nodes' writers")]
+    #[error(
+        "not authorised to write: {detail}; have this key added to the nodes' writers, or a \
+         capability signed for it"
+    )]
     NotAuthorised {
         /// What the last node said.
         detail: String,

@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::config::{Profile, RelayConfig};
 use crate::gate::{ByteClaim, Gate, GateClaim, Key, NoRoom};
-use crate::grants::{Grant, Meter, Meters, Over, Trust, judge};
+use crate::grants::{Grant, Meter, Meters, Over, judge};
 use crate::live::Live;
 use crate::metrics::{Counters, Reason, RequestKind};
 use crate::pace::Link;
@@ -132,7 +132,7 @@ impl Admission {
         class: Option<ClientClass>,
     ) -> Result<Client, Rejection> {
         let config = self.live.get();
-        let listed = listed_class(&config, node);
+        let listed = config.listed_class(node);
         let grant = capability
             .map(|encoded| self.grant(&config, node, encoded, unix_seconds()))
             .transpose()?;
@@ -165,14 +165,8 @@ impl Admission {
         encoded: &[u8],
         now: u64,
     ) -> Result<Grant, Rejection> {
-        let trust = |issuer: NodeId| {
-            if config.issuers.contains(&issuer) {
-                return Some(Trust::Issuer);
-            }
-            let is_writer = config.writers.contains(&issuer);
-            listed_class(config, issuer).filter(|_| is_writer).map(Trust::Writer)
-        };
-        let judged = judge(encoded, node, &config.network, now, trust).map_err(|error| {
+        let grants_max = |issuer| config.grants_max(issuer);
+        let judged = judge(encoded, node, &config.network, now, grants_max).map_err(|error| {
             Rejection::new(Reason::BadCapability, ErrorCode::Refused, error.to_string())
         })?;
         let meters_max = usize::try_from(config.capabilities_max).unwrap_or(usize::MAX);
@@ -226,20 +220,6 @@ impl Admission {
     fn rates(&self) -> Arc<Rates> {
         Arc::clone(&self.rates.read())
     }
-}
-
-/// The highest class that a list gives.
-fn listed_class(config: &RelayConfig, node: NodeId) -> Option<ClientClass> {
-    let members = &config.members;
-    [
-        (&members.operator, ClientClass::Operator),
-        (&members.gateway, ClientClass::Gateway),
-        (&config.writers, ClientClass::Gateway),
-        (&members.relay, ClientClass::Relay),
-        (&members.repair, ClientClass::Repair),
-    ]
-    .into_iter()
-    .find_map(|(list, class)| list.contains(&node).then_some(class))
 }
 
 /// Of requests: for all clients, and for all strangers.

@@ -245,6 +245,29 @@ impl RelayConfig {
         "transport",
     ];
 
+    /// The highest class that a list gives.
+    pub fn listed_class(&self, client: NodeId) -> Option<ClientClass> {
+        let members = &self.members;
+        [
+            (&members.operator, ClientClass::Operator),
+            (&members.gateway, ClientClass::Gateway),
+            (&self.writers, ClientClass::Gateway),
+            (&members.relay, ClientClass::Relay),
+            (&members.repair, ClientClass::Repair),
+        ]
+        .into_iter()
+        .find_map(|(list, class)| list.contains(&client).then_some(class))
+    }
+
+    /// The highest class that capabilities of this issuer give here: any for one on the list of
+    /// issuers, and its own for a writer. Those of others are not taken.
+    pub fn grants_max(&self, issuer: NodeId) -> Option<ClientClass> {
+        if self.issuers.contains(&issuer) {
+            return Some(ClientClass::Operator);
+        }
+        self.listed_class(issuer).filter(|_| self.writers.contains(&issuer))
+    }
+
     /// Checks every range.
     ///
     /// # Errors

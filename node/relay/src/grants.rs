@@ -40,15 +40,6 @@ pub(crate) enum Over {
     Spent,
 }
 
-/// What an issuer may grant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Trust {
-    /// Everything.
-    Issuer,
-    /// Writing, and classes up to its own.
-    Writer(ClientClass),
-}
-
 /// A capability that counts here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Judged {
@@ -57,13 +48,14 @@ pub(crate) struct Judged {
     digest: [u8; 32],
 }
 
-/// Reads a capability and judges it. `trust` says what a node may grant here.
+/// Reads a capability and judges it. `grants_max` is the highest class that an issuer may give
+/// here, if any.
 pub(crate) fn judge(
     encoded: &[u8],
     shown_by: NodeId,
     network: &str,
     now: u64,
-    trust: impl FnOnce(NodeId) -> Option<Trust>,
+    grants_max: impl FnOnce(NodeId) -> Option<ClientClass>,
 ) -> Result<Judged, GrantError> {
     if encoded.len() > CAPABILITY_BYTES_MAX {
         return Err(GrantError::TooLong(encoded.len()));
@@ -72,11 +64,9 @@ pub(crate) fn judge(
     // Decoding has checked the signature.
     let capability = signed.body_unverified();
     capability.check(shown_by, network, now)?;
-    match trust(capability.issuer) {
+    match grants_max(capability.issuer) {
         None => Err(GrantError::Issuer(capability.issuer)),
-        Some(Trust::Writer(class)) if capability.class > class => {
-            Err(GrantError::TooHigh(class.name()))
-        }
+        Some(class) if capability.class > class => Err(GrantError::TooHigh(class.name())),
         Some(_) => {
             let digest = *blake3::hash(&signed.encode()).as_bytes();
             Ok(Judged { capability: capability.clone(), digest })
@@ -160,7 +150,7 @@ mod tests {
     use supernode_protocol::ids::NodeId;
     use supernode_protocol::signed::Signed;
 
-    use super::{GrantError, Judged, Meters, Over, Trust, judge};
+    use super::{GrantError, Judged, Meters, Over, judge};
 
     const READER: NodeId = NodeId::from_bytes([7; 32]);
 
@@ -178,21 +168,21 @@ mod tests {
 
     fn judged(
         class: ClientClass,
-        trust: Option<Trust>,
+        grants_max: Option<ClientClass>,
         damage: impl FnOnce(&mut Vec<u8>),
     ) -> Result<Judged, GrantError> {
         let issuer = Keypair::generate_ed25519();
         let signed = Signed::sign(capability(&issuer, class), &issuer).expect("own key");
         let mut encoded = signed.encode();
         damage(&mut encoded);
-        judge(&encoded, READER, "main", 999, |_| trust)
+        judge(&encoded, READER, "main", 999, |_| grants_max)
     }
 
     #[test]
     fn it_counts_as_far_as_its_issuer_is_trusted() {
-        let all = Some(Trust::Issuer);
+        let all = Some(ClientClass::Operator);
         judged(ClientClass::Operator, all, |_| {}).expect("an issuer grants everything");
-        let gateway = Some(Trust::Writer(ClientClass::Gateway));
+        let gateway = Some(ClientClass::Gateway);
         judged(ClientClass::Gateway, gateway, |_| {}).expect("a writer, what it has");
         let error = judged(ClientClass::Operator, gateway, |_| {});
         assert_eq!(error, Err(GrantError::TooHigh("gateway")));
@@ -202,7 +192,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_it_is_told() {
-        let all = Some(Trust::Issuer);
+        let all = Some(ClientClass::Operator);
         let relay = ClientClass::Relay;
         let error = judged(relay, all, |bytes| bytes.resize(1025, 0));
         assert_eq!(error, Err(GrantError::TooLong(1025)));
@@ -243,7 +233,8 @@ mod tests {
     fn written_in_another_way_it_is_the_same() {
         let issuer = Keypair::generate_ed25519();
         let signed = Signed::sign(capability(&issuer, ClientClass::Relay), &issuer).expect("own");
-        let judge = |encoded: &[u8]| judge(encoded, READER, "main", 0, |_| Some(Trust::Issuer));
+        let operator = |_| Some(ClientClass::Operator);
+        let judge = |encoded: &[u8]| judge(encoded, READER, "main", 0, operator);
         let mut encoded = signed.encode();
         let once = judge(&encoded).expect("as signed");
         // The length of the network's name, in two bytes where one is enough.

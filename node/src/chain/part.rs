@@ -10,6 +10,7 @@ use supernode_store::Store;
 use super::keeper::StoreKeeper;
 use super::link::ChainLink;
 use super::receipts::Notary;
+use super::registered::{Registered, RegistryReader};
 use crate::config::NodeConfig;
 
 /// Where the last processed finalised block is kept, in the data directory.
@@ -34,6 +35,7 @@ pub enum ChainPartError {
 pub struct ChainPart {
     chain: Chain,
     auditor: Auditor,
+    registry: RegistryReader,
 }
 
 impl ChainPart {
@@ -65,12 +67,23 @@ impl ChainPart {
             cursor_path: config.data_dir.join(CURSOR),
             config: config.audit.clone(),
         });
-        Ok(Some(Self { chain, auditor: auditor.await? }))
+        let registry = RegistryReader::new(chain.clone(), config.registry.clone());
+        Ok(Some(Self { chain, auditor: auditor.await?, registry }))
     }
 
     /// What signs receipts and lets deals in.
     pub fn notary(&self, identity: &Keypair, node: NodeId) -> Notary {
         Notary { chain: self.chain.clone(), identity: identity.clone(), node }
+    }
+
+    /// What keeps the registered nodes known; somebody has to run it.
+    pub fn registry(&self) -> &RegistryReader {
+        &self.registry
+    }
+
+    /// The registered nodes.
+    pub fn registered(&self) -> Registered {
+        self.registry.registered()
     }
 
     /// The actor.

@@ -72,8 +72,8 @@ pub fn run(given: Given, args: &InitArgs) -> Result<(), Failure> {
     }
     if args.client {
         output.talk(format_args!(
-            "next: name a node in network.bootstrap of {config}, and have \
-                                  the nodes' owners add the peer id to network.writers"
+            "next: name a node in network.bootstrap of {config}, and have the nodes' owners add \
+             the peer id to relay.writers or sign a capability for it"
         ));
     } else {
         output.talk(format_args!("next: supernode run --config {config}"));

@@ -9,9 +9,13 @@ use supernode_client::{Client, ClientConfig as QuicConfig};
 use supernode_dht::Dht;
 use supernode_object::network::live::LiveDirectory;
 use supernode_object::{ErrorKind, GetError, Objects, PutError};
+use supernode_protocol::capability::Capability;
+use supernode_protocol::ids::NodeId;
+use supernode_protocol::signed::Signed;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::runtime;
+use crate::capability::{self, unix_seconds};
 use crate::config::ClientConfig;
 use crate::exit::{Exit, Failure};
 use crate::identity::Identity;
@@ -69,9 +73,10 @@ where
         ));
     }
     let identity = identity(config, needs)?;
+    let capability = capability(config, identity.node)?;
     let runtime = runtime()?;
     let done = runtime.block_on(async {
-        let client = quic_client(&identity, &config.network.name)?;
+        let client = quic_client(&identity, &config.network.name, capability)?;
         let dht = Dht::start(config.dht(), identity.keypair.clone())
             .await
             .map_err(|error| Failure::of(Exit::Failed, &error))?;
@@ -93,10 +98,15 @@ where
     done
 }
 
-/// A QUIC client with this key.
-pub fn quic_client(identity: &Identity, network: &str) -> Result<Client, Failure> {
+/// A QUIC client with this key, which shows this capability.
+pub fn quic_client(
+    identity: &Identity,
+    network: &str,
+    capability: Option<Signed<Capability>>,
+) -> Result<Client, Failure> {
     let mut config = QuicConfig::new(identity.keypair.clone(), network);
     config.agent = concat!("supernode/", env!("CARGO_PKG_VERSION")).to_owned();
+    config.capability = capability;
     Client::new(config).map_err(|error| Failure::of(Exit::Failed, &error))
 }
 
@@ -111,7 +121,8 @@ pub async fn interrupted() -> &'static str {
     }
 }
 
-fn identity(config: &ClientConfig, needs: Needs) -> Result<Identity, Failure> {
+/// The key of a configuration; where any will do and it names none, a fresh one.
+pub fn identity(config: &ClientConfig, needs: Needs) -> Result<Identity, Failure> {
     match (config.identity_file.as_os_str().is_empty(), needs) {
         (false, _) => Ok(Identity::load(&config.identity_file)?),
         (true, Needs::AnyKey) => Ok(Identity::generate()),
@@ -120,6 +131,24 @@ fn identity(config: &ClientConfig, needs: Needs) -> Result<Identity, Failure> {
              identity_file in client.toml names it",
         )),
     }
+}
+
+/// What the configuration has to show, if anything.
+fn capability(
+    config: &ClientConfig,
+    client: NodeId,
+) -> Result<Option<Signed<Capability>>, Failure> {
+    let path = &config.capability_file;
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    if config.identity_file.as_os_str().is_empty() {
+        return Err(Failure::usage(format_args!(
+            "capability file {} counts for the key that it names; name that key as identity_file",
+            path.display()
+        )));
+    }
+    Ok(Some(capability::load(path, client, &config.network.name, unix_seconds())?))
 }
 
 fn exit_of(kind: ErrorKind) -> Exit {

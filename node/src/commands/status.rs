@@ -163,7 +163,7 @@ fn own_node(config: &NodeConfig) -> Result<Answers, Failure> {
     let peer = Peer { node: identity.node, addresses: vec![address] };
     let runtime = runtime()?;
     let asked: Result<_, Failure> = runtime.block_on(async {
-        let client = quic_client(&identity, &config.network.name)?;
+        let client = quic_client(&identity, &config.network.name, None)?;
         let status = timeout(ANSWER_TIMEOUT, client.status(&peer)).await;
         client.close().await;
         let status = match status {

@@ -22,6 +22,9 @@ pub struct ClientConfig {
     /// The key that owns what this client puts. Relative to this file. Empty: a fresh key for each
     /// command, which can read but owns nothing.
     pub identity_file: PathBuf,
+    /// A file with the token of a capability of this key, shown to every node. Relative to this
+    /// file. Empty: none is shown.
+    pub capability_file: PathBuf,
     /// The network and the way into it.
     pub network: NetworkSection,
     /// How objects are put.
@@ -61,6 +64,7 @@ impl Default for ClientConfig {
     fn default() -> Self {
         Self {
             identity_file: PathBuf::new(),
+            capability_file: PathBuf::new(),
             network: NetworkSection::default(),
             put: PutSection::default(),
             chain: ChainConfig::default(),
@@ -103,8 +107,10 @@ impl Settings for ClientConfig {
     }
 
     fn resolve_paths(&mut self, directory: &Path) {
-        if !self.identity_file.as_os_str().is_empty() {
-            self.identity_file = directory.join(&self.identity_file);
+        for path in [&mut self.identity_file, &mut self.capability_file] {
+            if !path.as_os_str().is_empty() {
+                *path = directory.join(&*path);
+            }
         }
         self.chain.key_file = directory.join(&self.chain.key_file);
     }

@@ -45,6 +45,8 @@ pub struct NodeConfig {
     pub chain: ChainConfig,
     /// How challenges are answered and deals are ended.
     pub audit: AuditConfig,
+    /// The registered nodes of the chain.
+    pub registry: RegistrySection,
     /// Metrics and health.
     pub http: HttpSection,
     /// Logs.
@@ -67,6 +69,16 @@ pub struct NetworkSection {
     pub advertise_quic: Vec<SocketAddr>,
     /// Multiaddresses that others are told, instead of those libp2p listens on.
     pub advertise_libp2p: Vec<String>,
+}
+
+/// The registered nodes of the chain, which are clients of class repair.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RegistrySection {
+    /// How often the registry is read again.
+    pub refresh_secs: u64,
+    /// Nodes that are known at most; 0 reads nothing.
+    pub nodes_max: usize,
 }
 
 /// Metrics and health.
@@ -109,6 +121,7 @@ impl Default for NodeConfig {
             dht,
             chain: ChainConfig::default(),
             audit: AuditConfig::default(),
+            registry: RegistrySection::default(),
             http: HttpSection::default(),
             log: LogSection::at("info"),
             shutdown: ShutdownSection::default(),
@@ -125,6 +138,12 @@ impl Default for NetworkSection {
             advertise_quic: Vec::new(),
             advertise_libp2p: Vec::new(),
         }
+    }
+}
+
+impl Default for RegistrySection {
+    fn default() -> Self {
+        Self { refresh_secs: 600, nodes_max: 100_000 }
     }
 }
 
@@ -160,6 +179,9 @@ impl Settings for NodeConfig {
             return Err(Invalid::new("network.region", problem));
         }
         self.network.validate_addresses()?;
+        if self.registry.refresh_secs == 0 {
+            return Err(Invalid::new("registry.refresh_secs", "must be at least 1s"));
+        }
         if self.http.requests_max == 0 {
             return Err(Invalid::new("http.requests_max", "must be at least 1"));
         }

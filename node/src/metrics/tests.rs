@@ -62,6 +62,7 @@ impl Metrics {
             },
             dht: DhtMetrics::default(),
             audit: Some(audit),
+            registered_nodes: Some(3),
         }
     }
 }

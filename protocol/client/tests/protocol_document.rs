@@ -280,6 +280,7 @@ fn frames_block() -> String {
         writeln!(text, "response {name}\n{}\n", frame(&response)).expect("into memory");
     }
     writeln!(text, "capability\n{}\n", hex(&capability().encode())).expect("into memory");
+    writeln!(text, "capability as a token\n{}\n", capability().token()).expect("into memory");
     for (name, bytes) in streams() {
         writeln!(text, "stream {name}\n{bytes}\n").expect("into memory");
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Signed records: nobody but the signer changes a byte. And ids as people type them.
+//! Signed records: nobody but the signer changes a byte. And ids and tokens as people type them.
 
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
@@ -50,7 +50,7 @@ where
     Some((record, is_signed))
 }
 
-/// An id as text, of any kind.
+/// An id of any kind or a token, as text.
 pub fn names(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     [
@@ -59,8 +59,15 @@ pub fn names(bytes: &[u8]) -> bool {
         name::<ShardId>(text),
         name::<LeaseId>(text),
         name::<UploadId>(text),
+        token(text),
     ]
     .contains(&true)
+}
+
+fn token(text: &str) -> bool {
+    let Ok(record) = Signed::<Capability>::from_token(text) else { return false };
+    assert_eq!(Signed::from_token(&record.token()), Ok(record), "what is printed is read");
+    true
 }
 
 fn name<T>(text: &str) -> bool
