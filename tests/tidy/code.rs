@@ -75,12 +75,16 @@ pub fn unbounded_queues(code: &TokenStream) -> Vec<Remark> {
     })
 }
 
-/// State that belongs to the process belongs to nobody: two nodes in one test would share it.
+/// State that belongs to the process belongs to nobody: two nodes in one test would share it. The
+/// language has one allocator for a process, and no other form for it.
 pub fn statics(code: &TokenStream) -> Vec<Remark> {
     at_each_token(code, |run, at| {
-        let lifetime = at > 0 && is_punct(&run[at - 1], '\'');
+        let before = at.checked_sub(1).map(|before| &run[before]);
+        let lifetime = before.is_some_and(|before| is_punct(before, '\''));
+        let allocator = matches!(before, Some(TokenTree::Group(attribute))
+            if attribute.stream().to_string() == "global_allocator");
         let name = run.get(at + 1).filter(|next| matches!(next, TokenTree::Ident(_)))?;
-        (is_ident(&run[at], "static") && !lifetime)
+        (is_ident(&run[at], "static") && !lifetime && !allocator)
             .then(|| format!("static {name}: a `const`, or a field of what owns it"))
     })
 }
@@ -202,8 +206,18 @@ mod tests {
     fn statics_are_seen_and_lifetimes_are_not() {
         sorts(
             statics,
-            &["static A: u8 = 1;", "thread_local! { static A: u8 = 1; }", "static mut A: u8 = 1;"],
-            &["fn f() -> &'static str { A }", "fn f(a: &'static mut u8) {}", "const A: u8 = 1;"],
+            &[
+                "static A: u8 = 1;",
+                "thread_local! { static A: u8 = 1; }",
+                "static mut A: u8 = 1;",
+                "#[no_mangle] static A: u8 = 1;",
+            ],
+            &[
+                "fn f() -> &'static str { A }",
+                "fn f(a: &'static mut u8) {}",
+                "const A: u8 = 1;",
+                "#[global_allocator] static A: B = B;",
+            ],
         );
     }
 
