@@ -10,13 +10,13 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use supernode_protocol::ids::ShardId;
 use supernode_protocol::limits::SHARD_BYTES_MAX;
 use supernode_protocol::tree::TreeHasher;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::StoreError;
+use crate::idle::Idle;
 use crate::record::{PAYLOAD_ALIGN, to_len};
 
 /// Bytes that one permit of the budget stands for.
@@ -32,13 +32,7 @@ pub(crate) struct BufferPool {
 struct PoolShared {
     budget: Arc<Semaphore>,
     bytes_max: u64,
-    idle: Mutex<Idle>,
-}
-
-#[derive(Debug, Default)]
-struct Idle {
-    blocks: Vec<Vec<u8>>,
-    bytes: u64,
+    idle: Idle,
 }
 
 impl BufferPool {
@@ -46,7 +40,9 @@ impl BufferPool {
     pub(crate) fn new(bytes_max: u64) -> Self {
         let permits = to_len(bytes_max / PERMIT_BYTES).min(Semaphore::MAX_PERMITS);
         let budget = Arc::new(Semaphore::new(permits));
-        Self { shared: Arc::new(PoolShared { budget, bytes_max, idle: Mutex::default() }) }
+        // A quarter of the budget covers the usual ebb and flow.
+        let idle = Idle::new(to_len(bytes_max / 4));
+        Self { shared: Arc::new(PoolShared { budget, bytes_max, idle }) }
     }
 
     /// Waits for room and hands out an empty buffer for exactly `len` bytes.
@@ -61,7 +57,9 @@ impl BufferPool {
             .acquire_many_owned(permits)
             .await
             .map_err(|_| StoreError::stopped("it is closing"))?;
-        let block = self.shared.idle.lock().take(len);
+        let wanted = to_len(len + PAYLOAD_ALIGN);
+        let fresh = || Vec::with_capacity(Idle::block_bytes(wanted));
+        let block = self.shared.idle.take(wanted).unwrap_or_else(fresh);
         Ok(ShardBuffer::new(block, len, permit, Arc::clone(&self.shared)))
     }
 
@@ -73,22 +71,6 @@ impl BufferPool {
     /// Wakes everybody who waits for room; they get an error.
     pub(crate) fn close(&self) {
         self.shared.budget.close();
-    }
-}
-
-impl Idle {
-    /// A block that fits without wasting more than half of itself, or a new one.
-    fn take(&mut self, len: u64) -> Vec<u8> {
-        let wanted = to_len(len + PAYLOAD_ALIGN);
-        let fits = |block: &Vec<u8>| (wanted..=wanted * 2).contains(&block.capacity());
-        match self.blocks.iter().position(fits) {
-            Some(found) => {
-                let block = self.blocks.swap_remove(found);
-                self.bytes -= block.capacity() as u64;
-                block
-            }
-            None => Vec::with_capacity(wanted),
-        }
     }
 }
 
@@ -180,14 +162,7 @@ impl std::fmt::Debug for ShardBuffer {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        let block = std::mem::take(&mut self.block);
-        let capacity = block.capacity() as u64;
-        let mut idle = self.pool.idle.lock();
-        // Idle memory is bounded too; a quarter of the budget covers the usual ebb and flow.
-        if idle.bytes + capacity <= self.pool.bytes_max / 4 {
-            idle.bytes += capacity;
-            idle.blocks.push(block);
-        }
+        self.pool.idle.put(std::mem::take(&mut self.block));
     }
 }
 

@@ -27,6 +27,7 @@ mod config;
 pub mod disk;
 mod error;
 pub mod evicting;
+mod idle;
 pub mod index;
 mod metrics;
 pub mod offline;

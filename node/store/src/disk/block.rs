@@ -1,20 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Memory for reads: it begins on a disk block and has whole blocks around what is wanted, so that
-//! the disk can fill it without a copy; and a pool of it, because fresh memory costs about as much
-//! as reading.
+//! the disk can fill it without a copy; and a pool of it.
 
 use std::io;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::{BLOCK_BYTES, DiskFile};
+use crate::idle::Idle;
 use crate::record::to_len;
 
 /// Less than this is not worth keeping.
 const POOLED_BYTES_MIN: usize = 64 << 10;
-/// Memory that waits for the next read at most.
-const IDLE_BYTES_MAX: usize = 32 << 20;
+/// Memory that waits for the next read at most; half of it may never have been touched.
+const IDLE_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes of a file, in memory of whole blocks.
 pub(crate) struct Block {
@@ -78,32 +76,33 @@ impl Drop for Block {
 }
 
 /// Memory of blocks that nobody reads any more.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Blocks {
-    idle: Arc<Mutex<Idle>>,
+    idle: Arc<Idle>,
 }
 
-#[derive(Default)]
-struct Idle {
-    memory: Vec<Vec<u8>>,
-    bytes: usize,
+impl Default for Blocks {
+    fn default() -> Self {
+        Self { idle: Arc::new(Idle::new(IDLE_BYTES_MAX)) }
+    }
 }
 
 impl Blocks {
     /// Memory for a range of a file, which goes back to the pool.
     pub(crate) fn take(&self, offset: u64, len: usize) -> Block {
-        let mut idle = self.idle.lock();
-        let memory = if len >= POOLED_BYTES_MIN { idle.memory.pop() } else { None };
-        idle.bytes -= memory.as_ref().map_or(0, Vec::len);
-        drop(idle);
-        Block::within(memory.unwrap_or_default(), offset, len, Some(self.clone()))
+        let memory = if len < POOLED_BYTES_MIN {
+            Vec::new()
+        } else {
+            // What is around it in its blocks, and where the first block begins.
+            let wanted = len + 3 * to_len(BLOCK_BYTES);
+            self.idle.take(wanted).unwrap_or_else(|| vec![0; Idle::block_bytes(wanted)])
+        };
+        Block::within(memory, offset, len, Some(self.clone()))
     }
 
     fn put_back(&self, memory: Vec<u8>) {
-        let mut idle = self.idle.lock();
-        if memory.len() >= POOLED_BYTES_MIN && idle.bytes + memory.len() <= IDLE_BYTES_MAX {
-            idle.bytes += memory.len();
-            idle.memory.push(memory);
+        if memory.len() >= POOLED_BYTES_MIN {
+            self.idle.put(memory);
         }
     }
 }
@@ -118,12 +117,11 @@ mod tests {
         let first = pool.take(0, 1 << 20);
         let at = first.memory.as_ptr();
         drop(first);
-        let second = pool.take(100, 100_000);
-        assert_eq!((second.memory.as_ptr(), second.as_ref().len()), (at, 100_000));
+        let second = pool.take(100, 2_000_000);
+        assert_eq!((second.memory.as_ptr(), second.as_ref().len()), (at, 2_000_000));
         let many: Vec<_> = (0..64).map(|_| pool.take(0, 1 << 20)).collect();
         drop((second, many));
-        let idle = pool.idle.lock();
-        assert!(idle.bytes <= 32 << 20 && idle.memory.len() > 30, "{}", idle.memory.len());
+        assert_eq!(pool.idle.bytes(), 64 << 20);
     }
 
     #[test]
