@@ -55,6 +55,13 @@ const KEPT: usize = 3;
 const DIALS: usize = 32;
 /// How long the node may take to notice that everybody has left.
 const EMPTY_PATIENCE: Duration = Duration::from_secs(60);
+/// What a node of these settings may have in memory: bodies in flight (256 MiB), buffers of puts and
+/// idle ones (80), the cache (64), pieces of reads (64), the index (64), the program (112).
+const RESIDENT_BYTES_MAX: u64 = 640 << 20;
+/// The same for each connection.
+const CONNECTION_BYTES_MAX: u64 = 256 << 10;
+/// A shorter run ends before all of that is in use, and memory need not be flat.
+const FLAT_FROM: Duration = Duration::from_secs(600);
 /// Memory is flat when its last quarter is at most so much above the quarter before, in percent.
 const GROWTH_PERCENT_MAX: u64 = 15;
 
@@ -146,7 +153,8 @@ impl Rush {
         if !faults.is_empty() || !verdict.is_clean() {
             return Err(format!("{faults:#?} {verdict:#?}").into());
         }
-        expect_flat(&resident, out)
+        expect_bounded(&resident, self.connections, out)?;
+        if self.time < FLAT_FROM { Ok(()) } else { expect_flat(&resident, out) }
     }
 
     /// One connected client for each connection.
@@ -364,6 +372,18 @@ fn expect_empty(process: &Running, permits: u64) -> Result<(), Box<dyn Error>> {
     let figures = || names.map(|name| figure(process, name).unwrap_or(u64::MAX));
     let is_empty = before(EMPTY_PATIENCE, || (figures() == [0, 0, permits]).then_some(()));
     is_empty.ok_or_else(|| format!("{names:?} are {:?}, of {permits} permits", figures()).into())
+}
+
+/// Holds memory at its largest against what all that the node bounds may take together.
+fn expect_bounded(
+    resident: &[u64],
+    connections: usize,
+    out: &mut impl Write,
+) -> Result<(), Box<dyn Error>> {
+    let most = resident.iter().copied().max().unwrap_or(u64::MAX);
+    let bound = RESIDENT_BYTES_MAX + connections as u64 * CONNECTION_BYTES_MAX;
+    writeln!(out, "resident bytes: at most {most}, of {bound}")?;
+    if most > bound { Err(format!("{most} bytes resident, of {bound}").into()) } else { Ok(()) }
 }
 
 /// Compares the last quarter with the one before it: by then caches are full.
