@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! 200 clients store and read at one node for half a minute, each from an address prefix of its
-//! own: every byte is right, every permit comes back, memory stays within its bounds.
+//! own: every byte is right, every permit comes back, memory stays where it is.
 //!
 //! `relay-load` is the same for as many and as long as one likes.
 

@@ -60,8 +60,6 @@ const EMPTY_PATIENCE: Duration = Duration::from_secs(60);
 const RESIDENT_BYTES_MAX: u64 = 640 << 20;
 /// The same for each connection.
 const CONNECTION_BYTES_MAX: u64 = 256 << 10;
-/// A shorter run ends before all of that is in use, and memory need not be flat.
-const FLAT_FROM: Duration = Duration::from_secs(600);
 /// Memory is flat when its last quarter is at most so much above the quarter before, in percent.
 const GROWTH_PERCENT_MAX: u64 = 15;
 
@@ -154,7 +152,7 @@ impl Rush {
             return Err(format!("{faults:#?} {verdict:#?}").into());
         }
         expect_bounded(&resident, self.connections, out)?;
-        if self.time < FLAT_FROM { Ok(()) } else { expect_flat(&resident, out) }
+        expect_flat(&resident, out)
     }
 
     /// One connected client for each connection.

@@ -202,8 +202,8 @@ impl Cache {
             bump(&self.counters.cache_hits, 1);
             return Ok(cached);
         }
-        // Loading is a future of tens of kilobytes. Whoever asks is spared moving it about with
-        // their own unless there is something to load.
+        // Loading is a large future. Whoever asks is spared moving it about with their own unless
+        // there is something to load.
         Box::pin(self.load_once(thing, may_be_long, load())).await
     }
 
