@@ -55,8 +55,8 @@ const KEPT: usize = 3;
 const DIALS: usize = 32;
 /// How long the node may take to notice that everybody has left.
 const EMPTY_PATIENCE: Duration = Duration::from_secs(60);
-/// What a node of these settings may have in memory: bodies in flight (256 MiB), buffers of puts and
-/// idle ones (80), the cache (64), pieces of reads (64), the index (64), the program (112).
+/// What a node of these settings may have in memory: bodies in flight (256 MiB), buffers of puts
+/// and idle ones (80), the cache (64), pieces of reads (64), the index (64), the program (112).
 const RESIDENT_BYTES_MAX: u64 = 640 << 20;
 /// The same for each connection.
 const CONNECTION_BYTES_MAX: u64 = 256 << 10;
