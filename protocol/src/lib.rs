@@ -11,6 +11,7 @@
 //! - [`manifest`]: the immutable description of an object; its hash is the object's CID.
 //! - [`placement`], [`node_record`]: the two mutable, signed records.
 //! - [`lease`]: why bytes are kept and until when.
+//! - [`repair`]: how a holder proves that it may restore slots on another node.
 //! - [`capability`]: a signed grant of a class and of rights.
 //! - [`wire`]: frames of the QUIC protocol.
 //!
@@ -41,6 +42,8 @@ pub mod manifest;
 pub mod node_record;
 #[cfg(feature = "std")]
 pub mod placement;
+#[cfg(feature = "std")]
+pub mod repair;
 #[cfg(feature = "std")]
 pub mod signed;
 #[cfg(feature = "std")]

@@ -16,6 +16,7 @@ use crate::lease::{Commit, Expiry, LeaseKind};
 use crate::limits::FRAME_BYTES_MAX;
 use crate::node_record::NodeRecord;
 use crate::placement::PlacementRecord;
+use crate::repair::Repair;
 use crate::signed::Signed;
 use crate::tree::SpanProof;
 
@@ -140,6 +141,18 @@ pub enum Request {
         upload: UploadId,
         /// Which shards, in the order of their bytes.
         parts: Vec<Part>,
+    },
+    /// Stores the manifest of a group that a holder restores slots of on this node, and lets it
+    /// write the shards and the commit under [`Repair::upload`] on the same connection. Body:
+    /// `root_len` bytes of the root, then `page_len` bytes of the page. Answered by
+    /// [`Response::Stored`].
+    Repair {
+        /// The proof that it may.
+        repair: Box<Repair>,
+        /// Bytes of the root.
+        root_len: u32,
+        /// 0 for group 0, whose page is inside the root.
+        page_len: u32,
     },
 }
 

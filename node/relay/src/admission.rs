@@ -7,6 +7,8 @@
 //! - A request pays its rate, and then waits in its client's line for a **permit**, briefly. A line
 //!   that is full, and a wait that is over, are answered with `Busy` and a time to come back, never
 //!   with silence.
+//! - Who may **write** is on the list of writers, or holds a capability for it, or has proven that
+//!   it repairs, and then as the owner whose lease that is.
 //! - A body pays its **byte rate** before it moves. What is longer than a burst pays the rest as it
 //!   goes: a transfer that began is slowed, and never cut.
 //! - The memory of bodies in flight is one **budget** of bytes, taken in turns.
@@ -18,8 +20,10 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
 use supernode_protocol::capability::ClientClass;
-use supernode_protocol::ids::NodeId;
-use supernode_protocol::wire::{ErrorCode, WireError};
+use supernode_protocol::ids::{NodeId, UploadId};
+use supernode_protocol::lease::Commit;
+use supernode_protocol::repair::{Allowed, Repair};
+use supernode_protocol::wire::{ErrorCode, Part, Request, WireError};
 use tokio::time::{Instant, sleep};
 
 use crate::config::{Profile, RelayConfig};
@@ -30,6 +34,7 @@ use crate::metrics::{Counters, Reason, RequestKind};
 use crate::pace::Link;
 use crate::prefix::Prefix;
 use crate::rates::{Rates, TooFast};
+use crate::repairs::Repairs;
 use crate::turns::{Bounds, Rank, Terms, WaitedFor};
 use crate::turnstile::Denied;
 
@@ -88,6 +93,7 @@ pub(crate) struct Admission {
     egress: Link,
     ingress: Link,
     meters: Mutex<Meters>,
+    repairs: Mutex<Repairs>,
     counters: Arc<Counters>,
 }
 
@@ -103,6 +109,7 @@ impl Admission {
             egress: Link::new(config.egress_bytes_per_sec_max),
             ingress: Link::new(config.ingress_bytes_per_sec_max),
             meters: Mutex::new(Meters::default()),
+            repairs: Mutex::new(Repairs::default()),
             counters,
         })
     }
@@ -180,6 +187,7 @@ impl Admission {
     pub(crate) fn prune(&self) {
         self.rates().prune();
         self.meters.lock().prune(unix_seconds());
+        self.repairs.lock().prune(Instant::now());
     }
 
     /// Permits that are held.
@@ -217,6 +225,11 @@ impl Admission {
         self.meters.lock().len()
     }
 
+    /// Repairs that are proven and not committed.
+    pub(crate) fn repairs(&self) -> usize {
+        self.repairs.lock().len()
+    }
+
     fn rates(&self) -> Arc<Rates> {
         Arc::clone(&self.rates.read())
     }
@@ -241,6 +254,15 @@ fn budget_bounds(config: &RelayConfig) -> (Bounds, Bounds) {
     (bounds(config.body_bytes_in_flight_max), bounds(config.all_strangers.in_flight_bytes_max))
 }
 
+fn no_writer() -> Rejection {
+    let message = "this node takes writes from its own list of writers only";
+    Rejection::new(Reason::NotAllowed, ErrorCode::Refused, message)
+}
+
+fn uncovered(message: impl Into<String>) -> Rejection {
+    Rejection::new(Reason::BadRepair, ErrorCode::Refused, message)
+}
+
 /// Seconds since the Unix epoch; a clock before it makes nothing valid for longer.
 fn unix_seconds() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -259,10 +281,12 @@ pub(crate) struct Client {
 
 impl Client {
     /// A permit for one request, in turn, or why there is none.
-    pub(crate) async fn admit(&self, kind: RequestKind) -> Result<Permit, Rejection> {
-        if kind.is_write() && !self.may_write {
-            let message = "this node takes writes from its own list of writers only";
-            return Err(Rejection::new(Reason::NotAllowed, ErrorCode::Refused, message));
+    pub(crate) async fn admit(&self, request: &Request) -> Result<Permit, Rejection> {
+        let kind = RequestKind::of(request);
+        // Whether a repair covers the request is looked at with its fields; here, before any of it
+        // costs anything, that there is one.
+        if kind.is_write() && !self.may_write && self.repair_of(request).is_none() {
+            return Err(no_writer());
         }
         if let Some(meter) = &self.meter {
             meter.check(unix_seconds())?;
@@ -286,6 +310,73 @@ impl Client {
             })?;
         admission.counters.admitted(kind, self.class);
         Ok(Permit { _claim: claim })
+    }
+
+    /// As whom the client stores these shards: as itself, or as the owner whose lease it repairs.
+    pub(crate) fn puts_as(
+        &self,
+        upload: UploadId,
+        mut parts: impl Iterator<Item = Part>,
+    ) -> Result<NodeId, Rejection> {
+        let Some(allowed) = self.repair(upload) else { return self.writes_as() };
+        if parts.all(|Part { slot, shard, len }| allowed.is_shard(slot, shard, len)) {
+            return Ok(allowed.owner());
+        }
+        Err(uncovered("the repair that was proven gives this node no such shard at that slot"))
+    }
+
+    /// As whom the client commits. The repair that this ends is forgotten with [`Self::repaired`].
+    pub(crate) fn commits_as(&self, commit: &Commit) -> Result<NodeId, Rejection> {
+        let Some(allowed) = self.repair(commit.upload) else { return self.writes_as() };
+        if allowed.is_commit(commit) {
+            return Ok(allowed.owner());
+        }
+        Err(uncovered("the commit is not that of the repair that was proven"))
+    }
+
+    /// Judges a repair by everything but its manifest; returns as whom it writes.
+    pub(crate) fn judge(&self, repair: &Repair, node: NodeId) -> Result<NodeId, Rejection> {
+        let owner = repair.terms.owner;
+        if !self.admission.live.get().writers.contains(&owner) {
+            return Err(uncovered("the lease's owner is not on this node's list of writers"));
+        }
+        repair.check(self.node, node).map_err(|error| uncovered(error.to_string()))?;
+        Ok(owner)
+    }
+
+    /// Lets the client write what it has proven.
+    pub(crate) fn begin_repair(&self, allowed: Allowed) -> Result<(), Rejection> {
+        let config = self.admission.live.get();
+        let slots_max = usize::try_from(config.repair_slots_max).unwrap_or(usize::MAX);
+        let mut repairs = self.admission.repairs.lock();
+        if repairs.begin(self.node, allowed, slots_max, Instant::now()) {
+            return Ok(());
+        }
+        let message = "this node remembers as many repairs as it can";
+        Err(Rejection::busy(Reason::Repairs, message, config.retry_after()))
+    }
+
+    /// The client has committed.
+    pub(crate) fn repaired(&self, upload: UploadId) {
+        self.admission.repairs.lock().end(self.node, upload);
+    }
+
+    fn writes_as(&self) -> Result<NodeId, Rejection> {
+        if self.may_write { Ok(self.node) } else { Err(no_writer()) }
+    }
+
+    fn repair_of(&self, request: &Request) -> Option<Arc<Allowed>> {
+        match request {
+            Request::PutShard { upload, .. } | Request::PutMany { upload, .. } => {
+                self.repair(*upload)
+            }
+            Request::Commit(commit) => self.repair(commit.upload),
+            _ => None,
+        }
+    }
+
+    fn repair(&self, upload: UploadId) -> Option<Arc<Allowed>> {
+        self.admission.repairs.lock().find(self.node, upload, Instant::now())
     }
 
     /// Requests this client may have under way, on all its connections.

@@ -34,6 +34,7 @@ pub(crate) async fn put<B: Backend>(
     recv: &mut RecvStream,
 ) -> Result<Answer<B::Source>, Fault> {
     let total = check(parts)?;
+    let writer = client.puts_as(upload, parts.iter().copied())?;
     client.charge(total)?;
     let _memory = client.claim(total, shared.live.get().queue_wait()).await?;
     let mut toll = client.toll(Direction::Ingress, total);
@@ -41,7 +42,7 @@ pub(crate) async fn put<B: Backend>(
     let mut under_way = JoinSet::new();
     for (number, part) in parts.iter().enumerate() {
         let place = ShardPlace { upload, slot: part.slot, shard: part.shard };
-        let mut sink = shared.backend.begin_put(client.node, part.len).await;
+        let mut sink = shared.backend.begin_put(writer, part.len).await;
         receive(shared, &mut toll, recv, part.len, |bytes| {
             // What has failed is read on, for what follows it.
             if let Ok(open) = &mut sink

@@ -151,6 +151,8 @@ pub struct RelayConfig {
     pub ingress_bytes_per_sec_max: u64,
     /// Capabilities whose bytes are counted at a time; more are told to come back.
     pub capabilities_max: u32,
+    /// Slots of the repairs that clients have proven and not committed; more are told to come back.
+    pub repair_slots_max: u32,
     /// Connections at a time.
     pub connections_max: u32,
     /// Connections at a time from one address prefix.
@@ -208,6 +210,7 @@ impl Default for RelayConfig {
             egress_bytes_per_sec_max: 0,
             ingress_bytes_per_sec_max: 0,
             capabilities_max: 16_384,
+            repair_slots_max: 65_536,
             connections_max: 4096,
             connections_per_prefix_max: 64,
             connections_per_client_max: 16,
@@ -326,6 +329,7 @@ impl RelayConfig {
         for (setting, value) in [
             ("requests_max", self.requests_max),
             ("capabilities_max", self.capabilities_max),
+            ("repair_slots_max", self.repair_slots_max),
             ("connections_max", self.connections_max),
             ("connections_per_prefix_max", self.connections_per_prefix_max),
             ("connections_per_client_max", self.connections_per_client_max),

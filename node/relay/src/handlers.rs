@@ -2,13 +2,17 @@
 //! What each kind of request does, between the wire and the backend. Lengths are judged before
 //! anything is made ready for them, and an answer is made only from complete requests.
 
+use std::iter;
+
 use bytes::{Bytes, BytesMut};
 use quinn::RecvStream;
 use supernode_protocol::ids::{Cid, NodeId};
 use supernode_protocol::limits::{
-    LISTING_ENTRIES_MAX, ROOT_BLOCK_BYTES_MAX, SHARD_BYTES_MAX, SPAN_PROOF_BYTES_MAX,
+    LISTING_ENTRIES_MAX, PAGE_BLOCK_BYTES_MAX, ROOT_BLOCK_BYTES_MAX, SHARD_BYTES_MAX,
+    SPAN_PROOF_BYTES_MAX,
 };
-use supernode_protocol::wire::{Ack, ErrorCode, Request, Response, WireError, encode_frame};
+use supernode_protocol::repair::Repair;
+use supernode_protocol::wire::{Ack, ErrorCode, Part, Request, Response, WireError, encode_frame};
 use supernode_tls::frames::at_end;
 
 use crate::admission::{Client, Direction, Rejection, Toll};
@@ -57,6 +61,9 @@ async fn handle_other<B: Backend>(
         Request::PutMany { upload, parts } => {
             return batch::put(shared, client, upload, &parts, recv).await;
         }
+        Request::Repair { repair, root_len, page_len } => {
+            return prove_repair(shared, client, *repair, (root_len, page_len), recv).await;
+        }
         _ => {}
     }
     expect_end(recv).await?;
@@ -67,6 +74,12 @@ async fn handle_other<B: Backend>(
         }
         Request::Group { object, group, with_root } => {
             group_blocks(shared, client, (object, group), with_root).await
+        }
+        Request::Commit(commit) => {
+            let (upload, writer) = (commit.upload, client.commits_as(&commit)?);
+            let (ack, slot_count) = backend.commit(writer, *commit).await?;
+            client.repaired(upload);
+            Ok(Response::Committed { ack, slot_count }.into())
         }
         question => Ok(ask(backend, caller, question).await?.into()),
     }
@@ -79,10 +92,6 @@ async fn ask<B: Backend>(
     question: Request,
 ) -> Result<Response, Fault> {
     Ok(match question {
-        Request::Commit(commit) => {
-            let (ack, slot_count) = backend.commit(caller, *commit).await?;
-            Response::Committed { ack, slot_count }
-        }
         Request::Stat { object, group } => {
             let mut slots = backend.held(caller, object, group).await?;
             fit(&mut slots, usize::MAX, |slots| Response::Held { slots })
@@ -107,8 +116,10 @@ async fn ask<B: Backend>(
             check_len("span proof", span.encode().len() as u64, SPAN_PROOF_BYTES_MAX as u64)?;
             Response::Stored(backend.keep_span(caller, object, group, *span).await?)
         }
-        // What has a body of its own was answered before.
+        // The others were answered before.
         Request::Hello { .. }
+        | Request::Commit(_)
+        | Request::Repair { .. }
         | Request::PutShard { .. }
         | Request::PutBlock { .. }
         | Request::PutMany { .. }
@@ -128,9 +139,11 @@ async fn put_shard<B: Backend>(
     recv: &mut RecvStream,
 ) -> Result<Answer<B::Source>, Fault> {
     check_len("shard", len, SHARD_BYTES_MAX)?;
+    let ShardPlace { upload, slot, shard } = place;
+    let writer = client.puts_as(upload, iter::once(Part { slot, shard, len }))?;
     client.charge(len)?;
     let _memory = client.claim(len, shared.live.get().queue_wait()).await?;
-    let mut sink = in_time(shared, shared.backend.begin_put(client.node, len)).await?;
+    let mut sink = in_time(shared, shared.backend.begin_put(writer, len)).await?;
     let mut toll = client.toll(Direction::Ingress, len);
     receive(shared, &mut toll, recv, len, |bytes| sink.write(bytes)).await?;
     expect_body_end(shared, recv, len).await?;
@@ -146,20 +159,60 @@ async fn receive_block<B: Backend>(
     recv: &mut RecvStream,
 ) -> Result<Bytes, Fault> {
     check_len("manifest block", len, ROOT_BLOCK_BYTES_MAX as u64)?;
+    let block = receive_bytes(shared, client, len, recv).await?;
+    if Cid::of(&block) != cid {
+        return Err(mismatch(format!("the body does not hash to {cid}")));
+    }
+    Ok(block)
+}
+
+/// Stores the manifest that a repair comes with, and lets the client write the rest.
+async fn prove_repair<B: Backend>(
+    shared: &Shared<B>,
+    client: &Client,
+    repair: Repair,
+    (root_len, page_len): (u32, u32),
+    recv: &mut RecvStream,
+) -> Result<Answer<B::Source>, Fault> {
+    check_len("manifest root", root_len.into(), ROOT_BLOCK_BYTES_MAX as u64)?;
+    if page_len > 0 {
+        check_len("manifest page", page_len.into(), PAGE_BLOCK_BYTES_MAX as u64)?;
+    }
+    let backend = &*shared.backend;
+    let node = backend.node_record().body_unverified().node;
+    let owner = client.judge(&repair, node)?;
+    let len = u64::from(root_len) + u64::from(page_len);
+    let mut root = receive_bytes(shared, client, len, recv).await?;
+    let page = root.split_off(usize::try_from(root_len).expect("at most a few MiB"));
+    let allowed =
+        repair.open(node, &root, &page).map_err(|error| bad_request(error.to_string()))?;
+    let (upload, object, page_cid) = (allowed.upload(), allowed.object(), allowed.page());
+    client.begin_repair(allowed)?;
+    let mut ack = in_time(shared, backend.put_block(owner, upload, object, root)).await?;
+    if let Some(cid) = page_cid {
+        ack = in_time(shared, backend.put_block(owner, upload, cid, page)).await?;
+    }
+    Ok(Response::Stored(ack).into())
+}
+
+/// A body of `len` bytes, which is within the limits, in memory.
+async fn receive_bytes<B: Backend>(
+    shared: &Shared<B>,
+    client: &Client,
+    len: u64,
+    recv: &mut RecvStream,
+) -> Result<Bytes, Fault> {
     client.charge(len)?;
     let _memory = client.claim(len, shared.live.get().queue_wait()).await?;
-    let mut block = BytesMut::new();
+    let mut body = BytesMut::new();
     let mut toll = client.toll(Direction::Ingress, len);
     receive(shared, &mut toll, recv, len, |bytes| {
-        block.extend_from_slice(bytes);
+        body.extend_from_slice(bytes);
         Ok(())
     })
     .await?;
     expect_body_end(shared, recv, len).await?;
-    if Cid::of(&block) != cid {
-        return Err(mismatch(format!("the body does not hash to {cid}")));
-    }
-    Ok(block.freeze())
+    Ok(body.freeze())
 }
 
 /// Hands out exactly `len` bytes of body as they come.

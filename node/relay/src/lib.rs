@@ -28,6 +28,7 @@ mod metrics;
 mod pace;
 mod prefix;
 mod rates;
+mod repairs;
 mod request;
 mod server;
 mod turns;

@@ -60,6 +60,10 @@ labelled! {
         CapabilitySpent = "capability_spent",
         /// Too many capabilities to count.
         Capabilities = "capabilities",
+        /// A repair that is not proven, or a write that its proof does not cover.
+        BadRepair = "bad_repair",
+        /// Too many repairs to remember.
+        Repairs = "repairs",
         /// The request breaks a rule.
         BadRequest = "bad_request",
         /// A body longer than any may be.
@@ -124,6 +128,8 @@ labelled! {
         GetMany = "get_many",
         /// Stores many shards.
         PutMany = "put_many",
+        /// Proves a repair.
+        Repair = "repair",
     }
 }
 
@@ -146,10 +152,11 @@ impl RequestKind {
             Request::KeepSpan { .. } => Self::KeepSpan,
             Request::GetMany { .. } => Self::GetMany,
             Request::PutMany { .. } => Self::PutMany,
+            Request::Repair { .. } => Self::Repair,
         }
     }
 
-    /// Whether it changes what the node keeps.
+    /// Whether it changes what the node keeps, for those who may write. A repair is its own proof.
     pub(crate) fn is_write(self) -> bool {
         matches!(
             self,
@@ -195,6 +202,8 @@ pub struct RelayMetrics {
     pub link_waiting: u64,
     /// Capabilities whose bytes are counted now.
     pub capabilities: u64,
+    /// Repairs that are proven and not committed now.
+    pub repairs: u64,
     /// Connections open now.
     pub connections: u64,
     /// Connections ever opened.
@@ -289,6 +298,7 @@ impl Counters {
             budget_waiting: admission.budget_waiting() as u64,
             link_waiting: admission.link_waiting() as u64,
             capabilities: admission.capabilities() as u64,
+            repairs: admission.repairs() as u64,
             connections: load(&self.connections),
             connections_total: load(&self.connections_total),
             retries_total: load(&self.retries),

@@ -21,7 +21,7 @@ use crate::admission::{Client, Permit, Rejection};
 use crate::answer::{self, Answer};
 use crate::backend::Backend;
 use crate::handlers;
-use crate::metrics::{Reason, RequestKind};
+use crate::metrics::Reason;
 use crate::pace::{Pace, TooSlow};
 use crate::server::Shared;
 
@@ -153,7 +153,7 @@ async fn admit<B: Backend>(
     if shared.stopping.is_cancelled() {
         return Err(stopping());
     }
-    client.admit(RequestKind::of(request)).await
+    client.admit(request).await
 }
 
 /// Drops `work` when the client no longer reads this stream, or is gone.
@@ -179,9 +179,10 @@ async fn run<B: Backend>(
 ) -> Result<Answer<B::Source>, Fault> {
     match request {
         // Their bodies take as long as they need; what is behind them has the deadline.
-        Request::PutShard { .. } | Request::PutBlock { .. } | Request::PutMany { .. } => {
-            handlers::handle(shared, client, request, recv).await
-        }
+        Request::PutShard { .. }
+        | Request::PutBlock { .. }
+        | Request::PutMany { .. }
+        | Request::Repair { .. } => handlers::handle(shared, client, request, recv).await,
         _ => in_time(shared, handlers::handle(shared, client, request, recv)).await,
     }
 }

@@ -75,6 +75,11 @@ fn limits(relay: &RelayMetrics, to: &mut Families) {
         "Capabilities whose bytes are counted.",
         number(relay.capabilities),
     );
+    to.gauge(
+        "supernode_relay_repairs",
+        "Repairs that other holders have proven and not committed yet.",
+        number(relay.repairs),
+    );
     to.counter(
         "supernode_relay_paced_seconds_total",
         "How long transfers waited for a rate, all together.",

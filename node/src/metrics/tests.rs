@@ -48,6 +48,7 @@ impl Metrics {
                 budget_waiting: 1,
                 link_waiting: 0,
                 capabilities: 5,
+                repairs: 2,
                 connections: 1,
                 connections_total: 9,
                 retries_total: 1,

@@ -5,7 +5,10 @@
 use bytes::Bytes;
 use supernode_protocol::ids::{Cid, LeaseId, ShardId, Slot, UploadId};
 use supernode_protocol::lease::{Commit, Expiry};
-use supernode_protocol::limits::{ROOT_BLOCK_BYTES_MAX, SHARD_BYTES_MAX, SPAN_PROOF_BYTES_MAX};
+use supernode_protocol::limits::{
+    PAGE_BLOCK_BYTES_MAX, ROOT_BLOCK_BYTES_MAX, SHARD_BYTES_MAX, SPAN_PROOF_BYTES_MAX,
+};
+use supernode_protocol::repair::Repair;
 use supernode_protocol::tree::SpanProof;
 use supernode_protocol::wire::{Ack, HeldIndexes, Receipt, Request, Response};
 
@@ -73,6 +76,32 @@ impl Client {
             Response::Committed { ack, slot_count } => Ok(Committed { ack, slot_count }),
             _ => Err(unexpected(peer)),
         }
+    }
+
+    /// Proves to a node that the caller may restore slots of a group there, and stores the group's
+    /// manifest. Shards and commit are then put under [`Repair::upload`], at the slots that the
+    /// placement gives the node. `page` is empty for group 0. A node that has forgotten the proof
+    /// (it has restarted, or nothing was written for ten minutes) refuses writes until it is shown
+    /// again.
+    ///
+    /// # Errors
+    /// Any [`ClientError`].
+    pub async fn repair(
+        &self,
+        peer: &Peer,
+        repair: Repair,
+        root: Bytes,
+        page: Bytes,
+    ) -> Result<Ack, ClientError> {
+        let lens = (root.len() as u64, page.len() as u64);
+        check_len(peer, "manifest root", lens.0, ROOT_BLOCK_BYTES_MAX as u64)?;
+        if lens.1 > 0 {
+            check_len(peer, "manifest page", lens.1, PAGE_BLOCK_BYTES_MAX as u64)?;
+        }
+        let len = |len| u32::try_from(len).expect("checked above");
+        let (root_len, page_len) = (len(lens.0), len(lens.1));
+        let request = Request::Repair { repair: Box::new(repair), root_len, page_len };
+        self.stored(peer, &request, &[root, page]).await
     }
 
     /// Ends one of the caller's leases.

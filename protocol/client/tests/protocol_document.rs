@@ -16,6 +16,7 @@ use supernode_protocol::lease::{Commit, Expiry, LeaseKind, LeaseTerms};
 use supernode_protocol::limits;
 use supernode_protocol::node_record::NodeRecord;
 use supernode_protocol::placement::PlacementRecord;
+use supernode_protocol::repair::Repair;
 use supernode_protocol::signed::Signed;
 use supernode_protocol::tree::{ShardEntry, SpanProof};
 use supernode_protocol::wire::{
@@ -57,10 +58,14 @@ fn node_record() -> Signed<NodeRecord> {
 }
 
 fn placement() -> Signed<PlacementRecord> {
+    placement_of(0)
+}
+
+fn placement_of(epoch: u64) -> Signed<PlacementRecord> {
     let record = PlacementRecord {
         object: Cid::of(b"object"),
         group: 2,
-        epoch: 0,
+        epoch,
         nodes: vec![node(), node()],
         writer: node(),
     };
@@ -115,15 +120,24 @@ fn commit() -> Commit {
         page: Some(Cid::of(b"page")),
         stripe_first: 128,
         stripe_count: 64,
-        terms: LeaseTerms {
-            lease: LEASE,
-            owner: node(),
-            kind: LeaseKind::Pin,
-            expiry: Expiry::RunningSeconds(86_400),
-        },
+        terms: terms(),
         placement: placement(),
         missing: vec![SLOT],
     }
+}
+
+fn terms() -> LeaseTerms {
+    LeaseTerms {
+        lease: LEASE,
+        owner: node(),
+        kind: LeaseKind::Pin,
+        expiry: Expiry::RunningSeconds(86_400),
+    }
+}
+
+fn repair() -> Request {
+    let repair = Repair { terms: terms(), warrant: placement(), placement: placement_of(1) };
+    Request::Repair { repair: Box::new(repair), root_len: 400, page_len: 30_000 }
 }
 
 fn held() -> HeldIndexes {
@@ -167,6 +181,7 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("KeepSpan", Request::KeepSpan { object, group: 2, span: Box::new(span()) }),
         ("GetMany", Request::GetMany { parts: wants() }),
         ("PutMany", Request::PutMany { upload: UPLOAD, parts: puts() }),
+        ("Repair", repair()),
     ]
 }
 

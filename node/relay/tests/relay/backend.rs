@@ -44,6 +44,8 @@ pub struct Content {
     pub blocks: HashMap<Cid, Bytes>,
     pub commits: BTreeMap<(Cid, u32), Commit>,
     pub spans: BTreeMap<(Cid, u32), SpanProof>,
+    /// As whom shards, blocks and commits came.
+    pub callers: Vec<NodeId>,
 }
 
 pub struct MemoryBackend {
@@ -215,20 +217,24 @@ impl Backend for MemoryBackend {
         *self.class.lock()
     }
 
-    async fn begin_put(&self, _caller: NodeId, _len: u64) -> Result<MemorySink, WireError> {
+    async fn begin_put(&self, caller: NodeId, _len: u64) -> Result<MemorySink, WireError> {
         self.begun.fetch_add(1, SeqCst);
+        self.content.lock().callers.push(caller);
         let (content, sequence) = (Arc::clone(&self.content), Arc::clone(&self.sequence));
         Ok(MemorySink { bytes: BytesMut::new(), content, sequence })
     }
 
     async fn put_block(
         &self,
-        _caller: NodeId,
+        caller: NodeId,
         _upload: UploadId,
         cid: Cid,
         bytes: Bytes,
     ) -> Result<Ack, WireError> {
-        self.content.lock().blocks.insert(cid, bytes);
+        let mut content = self.content.lock();
+        content.blocks.insert(cid, bytes);
+        content.callers.push(caller);
+        drop(content);
         Ok(self.ack())
     }
 
@@ -237,6 +243,7 @@ impl Backend for MemoryBackend {
             return Err(error(ErrorCode::Refused));
         }
         let mut content = self.content.lock();
+        content.callers.push(caller);
         let slots = content.slots.keys().filter(|(upload, _)| *upload == commit.upload).count();
         content.commits.insert((commit.object, commit.group), commit);
         Ok((self.ack(), u32::try_from(slots).expect("few")))

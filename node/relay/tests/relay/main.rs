@@ -17,6 +17,7 @@ mod memory;
 mod pool;
 mod proxy;
 mod raw;
+mod repairs;
 mod round_trips;
 mod setup;
 mod slow;

@@ -7,10 +7,14 @@
 
 use std::time::Duration;
 
-use supernode_client::Keypair;
 use supernode_protocol::ids::{Cid, LeaseId, ShardId, Slot};
-use supernode_protocol::lease::Expiry;
-use supernode_protocol::limits::{FRAME_BYTES_MAX, ROOT_BLOCK_BYTES_MAX, SHARD_BYTES_MAX};
+use supernode_protocol::lease::{Commit, Expiry};
+use supernode_protocol::limits::{
+    FRAME_BYTES_MAX, PAGE_BLOCK_BYTES_MAX, ROOT_BLOCK_BYTES_MAX, SHARD_BYTES_MAX,
+};
+use supernode_protocol::placement::PlacementRecord;
+use supernode_protocol::repair::Repair;
+use supernode_protocol::signed::Signed;
 use supernode_protocol::wire::{ByteRange, ErrorCode, Part, Request, Response, Want};
 use supernode_relay::Reason;
 use supernode_tls::codes::CloseCode;
@@ -19,7 +23,7 @@ use tokio::time::timeout;
 
 use crate::memory::largest_during;
 use crate::raw::{Raw, hello, message};
-use crate::setup::{NETWORK, Setup, UPLOAD, bytes_of, commit_of, eventually};
+use crate::setup::{NETWORK, Setup, UPLOAD, bytes_of, commit_of, eventually, id_of};
 
 const SOON: Duration = Duration::from_secs(10);
 /// No message here is longer, and both ends of a connection with their buffers of packets are in
@@ -28,12 +32,14 @@ const ALLOCATION_BYTES_MAX: usize = 32 << 10;
 const BODY_BYTES: usize = 40;
 
 /// One of each kind, with its body.
-fn requests(key: &Keypair) -> Vec<(Request, Vec<u8>)> {
+fn requests(setup: &Setup) -> Vec<(Request, Vec<u8>)> {
+    let key = &setup.writer_key;
     let body = bytes_of(BODY_BYTES);
     let (object, shard, len) = (Cid::of(&body), ShardId::of(&body), BODY_BYTES as u64);
     let lease = LeaseId::from_bytes([1; 16]);
     let slot = Slot { stripe: 0, index: 0 };
     let range = Some(ByteRange { offset: 0, len: 1 });
+    let root_len = u32::try_from(BODY_BYTES).expect("few");
     let bodiless = [
         Request::Commit(Box::new(commit_of(key, object))),
         Request::GetShard { shard, range: None },
@@ -54,9 +60,20 @@ fn requests(key: &Keypair) -> Vec<(Request, Vec<u8>)> {
         Request::PutShard { upload: UPLOAD, slot, shard, len },
         Request::PutBlock { upload: UPLOAD, cid: object, len },
         Request::PutMany { upload: UPLOAD, parts: vec![Part { slot, shard, len }] },
+        Request::Repair { repair: Box::new(repair_of(setup, object)), root_len, page_len: 0 },
     ];
     let bodiless = bodiless.into_iter().map(|request| (request, Vec::new()));
     bodiless.chain(with_body.map(|request| (request, body.to_vec()))).collect()
+}
+
+/// A repair that is proven but for its manifest: the writer has named itself as a holder.
+fn repair_of(setup: &Setup, object: Cid) -> Repair {
+    let key = &setup.writer_key;
+    let Commit { terms, placement: warrant, .. } = commit_of(key, object);
+    let nodes = vec![id_of(&setup.node_key)];
+    let later = PlacementRecord { epoch: 1, nodes, ..warrant.body_unverified().clone() };
+    let placement = Signed::sign(later, key).expect("own key");
+    Repair { terms, warrant, placement }
 }
 
 fn setup() -> Setup {
@@ -114,7 +131,7 @@ async fn assert_unharmed(setup: &Setup, raw: &Raw) {
 async fn requests_of_every_kind_are_cut_at_every_byte() {
     let setup = setup();
     let raw = Raw::greeted(&setup, &setup.writer_key).await;
-    for (request, body) in requests(&setup.writer_key) {
+    for (request, body) in requests(&setup) {
         let whole = message(&request, &body);
         let ((), largest) = largest_during(async {
             for end in 0..whole.len() {
@@ -133,7 +150,7 @@ async fn requests_of_every_kind_are_cut_at_every_byte() {
 async fn requests_of_every_kind_are_followed_by_a_byte() {
     let setup = setup();
     let raw = Raw::greeted(&setup, &setup.writer_key).await;
-    for (request, body) in requests(&setup.writer_key) {
+    for (request, body) in requests(&setup) {
         let mut whole = message(&request, &body);
         whole.push(0);
         assert_broken(&raw.send(&whole).await, &format!("a byte after {request:?}"));
@@ -161,7 +178,7 @@ async fn every_length_inside_every_frame_lies() {
     let setup = setup();
     let raw = Raw::greeted(&setup, &setup.writer_key).await;
     let over = FRAME_BYTES_MAX as u64 + 1;
-    for (request, body) in requests(&setup.writer_key) {
+    for (request, body) in requests(&setup) {
         let whole = message(&request, &[]);
         // Whatever stands there is replaced, so that every length is met wherever it stands. Some
         // of the results are other valid requests: each is answered, and nothing is made ready.
@@ -228,19 +245,29 @@ async fn the_length_of_a_body_lies() {
     let never = [0, u64::from(u32::MAX), u64::MAX];
     let puts = never.into_iter().chain([SHARD_BYTES_MAX + 1]).map(put);
     let blocks = never.into_iter().chain([ROOT_BLOCK_BYTES_MAX as u64 + 1]).map(block);
-    for request in puts.chain(blocks) {
+    let [root_max, page_max] = [ROOT_BLOCK_BYTES_MAX, PAGE_BLOCK_BYTES_MAX]
+        .map(|bytes_max| u32::try_from(bytes_max).expect("a few MiB"));
+    let repair = |root_len, page_len| Request::Repair {
+        repair: Box::new(repair_of(&setup, cid)),
+        root_len,
+        page_len,
+    };
+    let lens = [(0, 0), (root_max + 1, 0), (u32::MAX, 0), (1, page_max + 1), (1, u32::MAX)];
+    let repairs = lens.map(|(root_len, page_len)| repair(root_len, page_len));
+    for request in puts.chain(blocks).chain(repairs) {
         // The body is not waited for.
         refused_at_once(&raw, &message(&request, &[]), &format!("{request:?}")).await;
     }
-    assert_eq!(setup.relay.metrics().rejected(Reason::TooLarge), 8);
+    assert_eq!(setup.relay.metrics().rejected(Reason::TooLarge), 13);
     // As long as it may be, and then it is short.
-    for request in [put(SHARD_BYTES_MAX), block(ROOT_BLOCK_BYTES_MAX as u64)] {
+    let longest = repair(root_max, page_max);
+    for request in [put(SHARD_BYTES_MAX), block(ROOT_BLOCK_BYTES_MAX as u64), longest] {
         let bytes = message(&request, b"x");
         let (response, largest) = largest_during(raw.send(&bytes)).await;
         assert_eq!(fault(&response), Some(ErrorCode::BodyMismatch), "{request:?}");
         assert!(largest <= ALLOCATION_BYTES_MAX, "{request:?}: {largest} bytes were allocated");
     }
-    assert_eq!(setup.relay.metrics().body_bytes_received, 2);
+    assert_eq!(setup.relay.metrics().body_bytes_received, 3);
     assert!(setup.backend.is_empty());
     assert_unharmed(&setup, &raw).await;
 }
