@@ -9,19 +9,23 @@
 //!   lost, or came back from an older state, does not go unnoticed.
 //! - `flush` alone does not reach the platter, so a checkpoint syncs the file and its directory
 //!   through descriptors of our own. The background flusher stays on: it also collects garbage.
+//! - A database that takes far more disk than its content is written anew ([`rewrite`]): before it
+//!   is opened, or while it is in use.
 
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
+use self::rewrite::Copy;
 use super::{Changes, Index, Mark};
 use crate::catalog::{IndexError, KvRead, Pairs};
+
+mod rewrite;
 
 /// Version of keys and values; another one is rebuilt, never converted.
 const INDEX_FORMAT: u32 = 6;
@@ -33,6 +37,8 @@ const CRC_BYTES: usize = 4;
 const BLOAT_FACTOR: u64 = 16;
 /// Smaller databases are never called bloated.
 const BLOAT_BYTES_MIN: u64 = 64 << 20;
+/// Writes between two looks at its size.
+const WRITES_BETWEEN_LOOKS: u32 = 256;
 /// Entries between two signs of life of a check.
 const CHECK_STEP: u64 = 4096;
 
@@ -96,9 +102,23 @@ fn entry_hash(key: &[u8], stored: &[u8]) -> u128 {
 
 /// An index in sled.
 pub struct SledIndex {
-    db: sled::Db,
-    path: PathBuf,
+    /// A handle. The lock is held to clone it, never while it is used.
+    db: RwLock<sled::Db>,
+    options: SledOptions,
     meta: Mutex<Meta>,
+    upkeep: Mutex<Upkeep>,
+    /// Never called bloated below this.
+    bloat_bytes_min: u64,
+}
+
+/// A key, and what is stored under it from now on.
+type Stored<'a> = (&'a [u8], Option<&'a [u8]>);
+
+/// What the only writer knows of the size of the database, and does about it.
+struct Upkeep {
+    content_bytes: u64,
+    writes: u32,
+    copy: Option<Copy>,
 }
 
 impl SledIndex {
@@ -137,19 +157,84 @@ impl SledIndex {
     }
 
     fn open_unguarded(options: &SledOptions, progress: impl Fn()) -> Result<Self, OpenFailure> {
-        let db = sled::Config::new()
-            .path(&options.path)
-            .cache_capacity(options.cache_bytes)
-            .flush_every_ms(Some(500))
-            .open()
-            .map_err(|error| OpenFailure::new("error", error.to_string()))?;
-        let meta = check(&db, progress)?;
-        Ok(Self { db, path: options.path.clone(), meta: Mutex::new(meta) })
+        let failed = |error: &dyn std::fmt::Display| OpenFailure::new("error", error.to_string());
+        rewrite::clear(&options.path).map_err(|error| failed(&error))?;
+        let db = config(&options.path, options.cache_bytes).open();
+        let db = db.map_err(|error| failed(&error))?;
+        let (meta, content_bytes) = check(&db, progress)?;
+        Ok(Self {
+            db: RwLock::new(db),
+            options: options.clone(),
+            meta: Mutex::new(meta),
+            upkeep: Mutex::new(Upkeep { content_bytes, writes: 0, copy: None }),
+            bloat_bytes_min: BLOAT_BYTES_MIN,
+        })
+    }
+
+    fn db(&self) -> sled::Db {
+        self.db.read().clone()
+    }
+
+    /// Looks after the size of the database, once a write is done. What fails here costs disk and
+    /// nothing else.
+    fn keep_small(&self, upkeep: &mut Upkeep, changes: &[Stored<'_>], figures: &[u8]) {
+        let outcome = match upkeep.copy.take() {
+            Some(copy) => self.go_on(copy, changes, figures, upkeep),
+            None => self.look(upkeep),
+        };
+        if let Err(error) = outcome {
+            tracing::warn!(%error, "the index could not be written anew; it stays as it is");
+            let _ = rewrite::clear(&self.options.path);
+        }
+    }
+
+    fn go_on(
+        &self,
+        mut copy: Copy,
+        changes: &[Stored<'_>],
+        figures: &[u8],
+        upkeep: &mut Upkeep,
+    ) -> Result<(), IndexError> {
+        copy.follow(changes)?;
+        if !copy.advance(&self.db())? {
+            upkeep.copy = Some(copy);
+            return Ok(());
+        }
+        let old_bytes = self.disk_bytes()?;
+        let fresh = copy.finish(&self.options.path, figures)?;
+        // Closing the old one takes a while, and nobody waits for it.
+        let old = std::mem::replace(&mut *self.db.write(), fresh);
+        drop(old);
+        rewrite::clear(&self.options.path).map_err(|error| IndexError::new(error.to_string()))?;
+        tracing::info!(old_bytes, bytes = self.disk_bytes()?, "the index is written anew");
+        Ok(())
+    }
+
+    fn look(&self, upkeep: &mut Upkeep) -> Result<(), IndexError> {
+        upkeep.writes += 1;
+        if upkeep.writes < WRITES_BETWEEN_LOOKS {
+            return Ok(());
+        }
+        upkeep.writes = 0;
+        if is_bloated(self.disk_bytes()?, upkeep.content_bytes, self.bloat_bytes_min) {
+            upkeep.copy = Some(Copy::begin(&self.options.path, self.options.cache_bytes)?);
+        }
+        Ok(())
+    }
+
+    fn disk_bytes(&self) -> Result<u64, IndexError> {
+        let file = self.options.path.join("db");
+        let size = std::fs::metadata(file).map_err(|error| IndexError::new(error.to_string()))?;
+        Ok(size.len())
     }
 }
 
-/// Walks all entries and compares them with the check figures.
-fn check(db: &sled::Db, progress: impl Fn()) -> Result<Meta, OpenFailure> {
+fn config(path: &Path, cache_bytes: u64) -> sled::Config {
+    sled::Config::new().path(path).cache_capacity(cache_bytes).flush_every_ms(Some(500))
+}
+
+/// Walks all entries and compares them with the check figures; these, and the bytes of all entries.
+fn check(db: &sled::Db, progress: impl Fn()) -> Result<(Meta, u64), OpenFailure> {
     let failed = |error: sled::Error| OpenFailure::new("error", error.to_string());
     let mut counted = Meta { format: INDEX_FORMAT, ..Meta::default() };
     let mut stated: Option<Meta> = None;
@@ -171,7 +256,7 @@ fn check(db: &sled::Db, progress: impl Fn()) -> Result<Meta, OpenFailure> {
     }
     let Some(stated) = stated else {
         return match counted.entry_count {
-            0 => Ok(counted),
+            0 => Ok((counted, 0)),
             count => Err(OpenFailure::new("meta", format!("{count} entries, but no figures"))),
         };
     };
@@ -185,15 +270,15 @@ fn check(db: &sled::Db, progress: impl Fn()) -> Result<Meta, OpenFailure> {
         return Err(OpenFailure::new("content", detail));
     }
     let disk_bytes = db.size_on_disk().map_err(failed)?;
-    if is_bloated(disk_bytes, content_bytes) {
+    if is_bloated(disk_bytes, content_bytes, BLOAT_BYTES_MIN) {
         let detail = format!("{disk_bytes} bytes on disk for {content_bytes} of content");
         return Err(OpenFailure::new("bloat", detail));
     }
-    Ok(stated)
+    Ok((stated, content_bytes))
 }
 
-fn is_bloated(disk_bytes: u64, content_bytes: u64) -> bool {
-    disk_bytes > BLOAT_BYTES_MIN.max(content_bytes.saturating_mul(BLOAT_FACTOR))
+fn is_bloated(disk_bytes: u64, content_bytes: u64, bytes_min: u64) -> bool {
+    disk_bytes > bytes_min.max(content_bytes.saturating_mul(BLOAT_FACTOR))
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
@@ -229,7 +314,7 @@ fn opened<'v>(key: &[u8], stored: &'v [u8]) -> Result<&'v [u8], IndexError> {
 
 impl KvRead for SledIndex {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
-        let stored = guarded(|| self.db.get(key))?;
+        let stored = guarded(|| self.db().get(key))?;
         stored.map(|stored| Ok(opened(key, &stored)?.to_vec())).transpose()
     }
 
@@ -241,7 +326,7 @@ impl KvRead for SledIndex {
             pair.as_ref().is_ok_and(|(key, _)| key == META_KEY)
         };
         let pairs = guarded(|| {
-            let pairs = self.db.range(start..end).filter(|pair| !is_meta(pair));
+            let pairs = self.db().range(start..end).filter(|pair| !is_meta(pair));
             pairs.take(limit).collect::<sled::Result<Vec<_>>>()
         })?;
         let pair = |(key, stored): (sled::IVec, sled::IVec)| {
@@ -256,27 +341,43 @@ impl Index for SledIndex {
         let mut meta = *self.meta.lock();
         meta.format = INDEX_FORMAT;
         meta.mark = mark;
-        let mut batch = sled::Batch::default();
+        let db = self.db();
+        let (mut sealed, mut before, mut after) = (Vec::with_capacity(changes.len()), 0, 0);
         for (key, value) in changes {
-            let old = guarded(|| self.db.get(key))?;
+            let old = guarded(|| db.get(key))?;
             if let Some(old) = &old {
                 meta.remove(key, old);
+                before += (key.len() + old.len()) as u64;
             }
             match value {
                 Some(value) => {
                     let stored = seal(key, value);
                     meta.add(key, &stored);
-                    batch.insert(&key[..], stored);
+                    after += (key.len() + stored.len()) as u64;
+                    sealed.push((&key[..], Some(stored)));
                 }
                 // Much comes and goes before it was ever written here.
                 None if old.is_none() => {}
-                None => batch.remove(&key[..]),
+                None => sealed.push((&key[..], None)),
             }
         }
         let figures = postcard::to_allocvec(&meta).expect("plain figures have an encoding");
-        batch.insert(META_KEY, seal(META_KEY, &figures));
-        guarded(|| self.db.apply_batch(batch))?;
+        let figures = seal(META_KEY, &figures);
+        let mut batch = sled::Batch::default();
+        batch.insert(META_KEY, &figures[..]);
+        for (key, stored) in &sealed {
+            match stored {
+                Some(stored) => batch.insert(*key, &stored[..]),
+                None => batch.remove(*key),
+            }
+        }
+        guarded(|| db.apply_batch(batch))?;
         *self.meta.lock() = meta;
+        drop(db);
+        let mut upkeep = self.upkeep.lock();
+        upkeep.content_bytes = (upkeep.content_bytes + after).saturating_sub(before);
+        let changed: Vec<_> = sealed.iter().map(|(key, it)| (*key, it.as_deref())).collect();
+        self.keep_small(&mut upkeep, &changed, &figures);
         Ok(())
     }
 
@@ -285,10 +386,8 @@ impl Index for SledIndex {
     }
 
     fn checkpoint(&self) -> Result<(), IndexError> {
-        guarded(|| self.db.flush())?;
-        let sync = |path: &Path| File::open(path)?.sync_all();
-        sync(&self.path.join("db"))
-            .and_then(|()| sync(&self.path))
+        guarded(|| self.db().flush())?;
+        rewrite::sync(&self.options.path)
             .map_err(|error| IndexError::new(format!("cannot sync the index: {error}")))
     }
 }
