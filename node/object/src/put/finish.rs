@@ -74,7 +74,7 @@ impl<H: Holders, D: Directory> Session<'_, H, D> {
                     }
                     Err(error) => {
                         info!(%node, error = %error.message, "a holder did not commit");
-                        self.failed.insert(node, error);
+                        self.fail(error);
                     }
                 }
             }

@@ -23,7 +23,7 @@ use super::source::EncodedStripe;
 use super::{PlacedGroup, PutOptions};
 use crate::Durability;
 use crate::network::{Directory, HolderError, Holders, peer};
-use crate::placement::{Candidate, PlacementKey, place, rank, replacement};
+use crate::placement::{Candidate, Candidates, PlacementKey};
 use crate::{Objects, PutError};
 
 /// Nodes looked at beyond a group's width, so that dead ones can be replaced before it starts.
@@ -59,7 +59,9 @@ pub(super) struct Session<'a, H, D> {
     pub(super) groups: Vec<Group>,
     /// Everybody who may hold something, by id.
     pub(super) members: BTreeMap<NodeId, NodeRecord>,
-    /// Nodes that failed during this put, and how. They get nothing more.
+    /// Those of them that have not failed during this put.
+    candidates: Candidates,
+    /// The others, and how they failed. They get nothing more.
     pub(super) failed: HashMap<NodeId, HolderError>,
     /// The list of shards so far, for the proofs that holders need when a chain audits them.
     pub(super) list: Option<ShardsTree>,
@@ -75,7 +77,8 @@ impl<'a, H: Holders, D: Directory> Session<'a, H, D> {
         let members = objects.directory.members().await;
         let members: BTreeMap<_, _> =
             members.into_iter().map(|record| (record.node, record)).collect();
-        if members.values().all(|record| record.capacity_bytes == 0) {
+        let candidates: Candidates = members.values().map(candidate).collect();
+        if candidates.is_empty() {
             return Err(PutError::NoNodes { detail: format!("{} known", members.len()) });
         }
         Ok(Self {
@@ -86,6 +89,7 @@ impl<'a, H: Holders, D: Directory> Session<'a, H, D> {
             builder: Builder::new(),
             groups: Vec::new(),
             members,
+            candidates,
             failed: HashMap::new(),
             list: (options.kind == LeaseKind::Deal).then(ShardsTree::new),
             connected: HashSet::new(),
@@ -112,7 +116,7 @@ impl<'a, H: Holders, D: Directory> Session<'a, H, D> {
             unsent = failures.iter().map(|(index, _)| *index).collect();
             for (_, error) in failures {
                 info!(node = %error.node, error = %error.message, "a node takes no more shards");
-                self.failed.insert(error.node, error);
+                self.fail(error);
             }
             let before = vector.clone();
             if !self.reassign(&mut vector) {
@@ -153,17 +157,11 @@ impl<'a, H: Holders, D: Directory> Session<'a, H, D> {
     pub(super) async fn choose(&mut self, key: PlacementKey) -> Result<Vec<NodeId>, PutError> {
         let class = self.options.class;
         loop {
-            let candidates = self.candidates();
-            let near = class.width() + SPARE_CANDIDATES;
-            let unknown: Vec<Peer> = rank(key, &candidates)
-                .into_iter()
-                .take(near)
-                .filter(|candidate| !self.connected.contains(&candidate.node))
-                .map(|candidate| peer(&self.members[&candidate.node]))
-                .collect();
+            let near = self.candidates.rank(key, class.width() + SPARE_CANDIDATES);
+            let unknown = near.into_iter().filter(|node| !self.connected.contains(node));
+            let unknown: Vec<Peer> = unknown.map(|node| peer(&self.members[&node])).collect();
             self.reach(&unknown).await;
-            let candidates = self.candidates();
-            let vector = place(key, class, &candidates).ok_or_else(|| self.refusal())?;
+            let vector = self.candidates.place(key, class).ok_or_else(|| self.refusal())?;
             if vector.iter().all(|node| self.connected.contains(node)) {
                 return Ok(vector);
             }
@@ -181,7 +179,7 @@ impl<'a, H: Holders, D: Directory> Session<'a, H, D> {
                 }
                 Err(error) => {
                     debug!(node = %peer.node, error = %error.message, "left out of placement");
-                    self.failed.insert(peer.node, error);
+                    self.fail(error);
                 }
             }
         }
@@ -220,20 +218,20 @@ impl<'a, H: Holders, D: Directory> Session<'a, H, D> {
 
     /// Replaces failed nodes in the vector by others; false when nobody else is left.
     fn reassign(&self, vector: &mut [NodeId]) -> bool {
-        let (key, class) =
-            (self.groups.last().expect("a group is being filled").key, self.options.class);
-        let candidates = self.candidates();
-        for position in 0..vector.len() {
-            let leaving = vector[position];
-            if !self.failed.contains_key(&leaving) {
-                continue;
-            }
-            match replacement(key, class, vector, leaving, &candidates) {
-                Some(node) => vector[position] = node,
-                None => return false,
-            }
-        }
+        let key = self.groups.last().expect("a group is being filled").key;
+        let is_left = |node: &NodeId| (!self.failed.contains_key(node)).then_some(*node);
+        let left: Vec<Option<NodeId>> = vector.iter().map(is_left).collect();
+        let Some(filled) = self.candidates.fill(key, self.options.class, &left) else {
+            return false;
+        };
+        vector.copy_from_slice(&filled);
         true
+    }
+
+    /// Leaves a node out of the rest of this put.
+    pub(super) fn fail(&mut self, error: HolderError) {
+        self.candidates.remove(error.node);
+        self.failed.insert(error.node, error);
     }
 
     /// Makes `vector` the current group's, or starts a group with it if that has stripes already.
@@ -278,18 +276,6 @@ impl<'a, H: Holders, D: Directory> Session<'a, H, D> {
         self.groups.last_mut().expect("a group is started before its first stripe")
     }
 
-    /// Members that have not failed.
-    fn candidates(&self) -> Vec<Candidate> {
-        let alive = self.members.values().filter(|record| !self.failed.contains_key(&record.node));
-        alive
-            .map(|record| Candidate {
-                node: record.node,
-                region: record.region.clone(),
-                capacity_bytes: record.capacity_bytes,
-            })
-            .collect()
-    }
-
     /// Why nobody takes anything: the most telling answer among those that failed.
     pub(super) fn refusal(&self) -> PutError {
         let with = |code| self.failed.values().find(|error| error.code == Some(code));
@@ -304,4 +290,9 @@ impl<'a, H: Holders, D: Directory> Session<'a, H, D> {
             detail: last.map_or_else(|| "it has none".to_owned(), HolderError::to_string),
         }
     }
+}
+
+fn candidate(record: &NodeRecord) -> Candidate {
+    let NodeRecord { node, region, capacity_bytes, .. } = record;
+    Candidate { node: *node, region: region.clone(), capacity_bytes: *capacity_bytes }
 }
