@@ -127,7 +127,8 @@ proptest! {
 
     #[test]
     fn only_slots_of_nodes_that_left_move(
-        nodes in network(), seed in any::<u64>(), gone in prop::collection::vec(any::<prop::sample::Index>(), 1..4),
+        nodes in network(), seed in any::<u64>(),
+        gone in prop::collection::vec(any::<prop::sample::Index>(), 1..4),
     ) {
         let class = Class::default();
         let vector = placed(seed, class, &nodes).expect("there are nodes");
@@ -151,7 +152,9 @@ proptest! {
     }
 
     #[test]
-    fn the_best_are_the_same_however_many_are_asked_for(seed in any::<u64>(), count in 0..300_usize) {
+    fn the_best_are_the_same_however_many_are_asked_for(
+        seed in any::<u64>(), count in 0..300_usize,
+    ) {
         let nodes: Vec<_> = (0..250_u16).map(|n| candidate(n, 0, 1 + u64::from(n % 7))).collect();
         let all = candidates(&nodes).rank(key(seed), usize::MAX);
         prop_assert_eq!(all.len(), 250);

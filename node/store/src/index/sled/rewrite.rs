@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Writing the database anew while it is in use. sled gives back what is overwritten more slowly than
-//! a busy node overwrites: its file, and with it the memory that it keeps of the file, grow for
-//! ever.
+//! Writing the database anew while it is in use. sled gives back what is overwritten more slowly
+//! than a busy node overwrites: its file, and the memory that it keeps of the file, grow.
 //!
 //! The only writer copies a slice of the entries with each of its own writes, and repeats on the
 //! copy what it changes of the entries that are there already. When all are there, the figures are
