@@ -14,3 +14,5 @@ pub mod link;
 pub mod part;
 pub mod receipts;
 pub mod registered;
+#[cfg(test)]
+mod testbed;

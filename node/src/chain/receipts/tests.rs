@@ -1,84 +1,53 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is let in under a reservation, with a real chain and a real store on both sides.
 
-use supernode_chain::{Account, Call, ChainConfig, Group, ReceiptOf, SecretKey, Until};
-use supernode_devchain::{DevChain, Genesis, Options, Seal};
-use supernode_protocol::deal::{lease_of, registration_message};
+use supernode_chain::{Call, Group, ReceiptOf, Until};
+use supernode_protocol::deal::lease_of;
 use supernode_protocol::ids::UploadId;
 use supernode_protocol::lease::LeaseKind;
 use supernode_store::{Io, PutBlock, PutShard, StoreConfig};
 
 use self::sample::{Client, Object, Recipe, Terms, object};
-use super::{Chain, Store, WireError, timeout, told_of};
-use super::{Cid, Commit, DealId, DealState, Duration, Expiry, HeldIndexes, Notary, Receipt};
+use super::{Cid, Commit, DealId, DealState, Expiry, HeldIndexes, Notary, Receipt};
+use super::{Store, WireError, timeout, told_of};
+use crate::chain::testbed::{PATIENCE, Testbed};
 
 #[expect(dead_code, reason = "the store's own tests need more of it")]
 #[path = "../../../store/src/sample.rs"]
 mod sample;
 
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// A node of one, with a chain on which it and its client own something.
 struct Setup {
-    chain: DevChain,
+    bed: Testbed,
     notary: Notary,
     store: Store,
     client: Client,
-    account: Account,
     _dir: tempfile::TempDir,
 }
 
 impl Setup {
     async fn start() -> Self {
-        let secret = SecretKey::from_seed([1; 32]).expect("a seed like any other");
-        let payer = secret.account();
-        let mut genesis = Genesis::default();
-        genesis.balances.push((payer.into(), 1_000_000_000_000));
-        genesis.parameters.duration_min = 5;
-        let options = Options {
-            seal: Seal::Instant,
-            finality_lag: 0,
-            genesis: Some(genesis),
-            ..Options::default()
-        };
-        let chain = DevChain::start(options).await.expect("the options are good");
-        let genesis = format!("0x{}", blake3::Hash::from_bytes(chain.genesis_hash().0).to_hex());
-        let config =
-            ChainConfig { endpoints: vec![chain.url()], genesis, ..ChainConfig::default() };
-        let link = Chain::start(config).expect("the settings are good");
-        link.ready(PATIENCE).await.expect("the chain is there");
-        let account = Account::start(link.clone(), secret);
-
+        let bed = Testbed::start(|genesis| genesis.parameters.duration_min = 5).await;
         let Client { key: identity, id: node } = Client::new(200);
-        let signed = identity.sign(&registration_message(&link.genesis(), &payer, &payer));
-        let register = Call::RegisterNode {
-            operator: payer,
-            peer: node,
-            signature: signed.expect("a key signs").try_into().expect("64 bytes"),
-            region: "EU-WEST".to_owned(),
-            addresses: Vec::new(),
-            capacity: 1 << 40,
-        };
-        account.submit(register, Until::InBlock).await.expect("it is registered");
+        assert_eq!(bed.register(&identity).await, node);
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().to_owned();
         let io = Io::Buffered;
         let config = StoreConfig { path, node, io, reserve_bytes: 0, ..StoreConfig::default() };
         let store = tokio::task::spawn_blocking(|| Store::open(config)).await;
         let store = store.expect("no panic").expect("a new directory");
-        let notary = Notary { chain: link, identity, node };
-        Self { chain, notary, store, client: Client::new(7), account, _dir: dir }
+        let notary = Notary { chain: bed.link.clone(), identity, node };
+        Self { bed, notary, store, client: Client::new(7), _dir: dir }
     }
 
     async fn stop(self) {
-        self.notary.chain.close();
-        self.chain.stop().await;
+        self.bed.stop().await;
     }
 
     /// A reservation, and the block it is for.
     async fn reserve(&self) -> (DealId, u64) {
         let call = Call::Reserve { bytes: 1 << 20, duration: 100, max_price: u128::MAX };
-        let done = self.account.submit(call, Until::InBlock).await.expect("there is money");
+        let done = self.bed.account.submit(call, Until::InBlock).await.expect("there is money");
         let deal = done.reserved.expect("a number");
         let reserved = |state| match state {
             DealState::Reserved(it) => Some(it.activates_by),
@@ -199,7 +168,7 @@ async fn nothing_is_added_to_a_deal_that_runs_or_has_ended() {
         groups: vec![Group { stripe_count: 1, nodes: vec![0; 3] }],
         receipts,
     };
-    setup.account.submit(activate, Until::InBlock).await.expect("the receipt is good");
+    setup.bed.account.submit(activate, Until::InBlock).await.expect("the receipt is good");
 
     let active = |state| match state {
         DealState::Active(it) => Some(it.expires_at),
@@ -208,7 +177,7 @@ async fn nothing_is_added_to_a_deal_that_runs_or_has_ended() {
     let ends = setup.known(deal, active).await;
     let more = setup.upload(&object, 2, deal, ends).await;
     assert_refused(setup.commit(more).await, "runs");
-    setup.account.submit(Call::Cancel { deal }, Until::InBlock).await.expect("it is ours");
+    setup.bed.account.submit(Call::Cancel { deal }, Until::InBlock).await.expect("it is ours");
     setup.known(deal, |state| matches!(state, DealState::Ended(_)).then_some(())).await;
     let more = setup.upload(&object, 3, deal, ends).await;
     assert_refused(setup.commit(more).await, "ended");
