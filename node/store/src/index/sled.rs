@@ -114,11 +114,14 @@ pub struct SledIndex {
 /// A key, and what is stored under it from now on.
 type Stored<'a> = (&'a [u8], Option<&'a [u8]>);
 
-/// What the only writer knows of the size of the database, and does about it.
+/// What the only writer knows of the size of the database, and does about it. Nobody else waits
+/// for its lock.
 struct Upkeep {
     content_bytes: u64,
     writes: u32,
     copy: Option<Copy>,
+    /// It has failed once (a full disk, a file system that exchanges nothing), and would again.
+    has_given_up: bool,
 }
 
 impl SledIndex {
@@ -166,7 +169,12 @@ impl SledIndex {
             db: RwLock::new(db),
             options: options.clone(),
             meta: Mutex::new(meta),
-            upkeep: Mutex::new(Upkeep { content_bytes, writes: 0, copy: None }),
+            upkeep: Mutex::new(Upkeep {
+                content_bytes,
+                writes: 0,
+                copy: None,
+                has_given_up: false,
+            }),
             bloat_bytes_min: BLOAT_BYTES_MIN,
         })
     }
@@ -183,8 +191,11 @@ impl SledIndex {
             None => self.look(upkeep),
         };
         if let Err(error) = outcome {
-            tracing::warn!(%error, "the index could not be written anew; it stays as it is");
-            let _ = rewrite::clear(&self.options.path);
+            upkeep.has_given_up = true;
+            tracing::warn!(%error, "the index is not written anew before the next start");
+            if let Err(error) = rewrite::clear(&self.options.path) {
+                tracing::warn!(%error, "what was written of it stays until then");
+            }
         }
     }
 
@@ -202,17 +213,18 @@ impl SledIndex {
         }
         let old_bytes = self.disk_bytes()?;
         let fresh = copy.finish(&self.options.path, figures)?;
-        // Closing the old one takes a while, and nobody waits for it.
+        // From here on the copy is the index, whatever fails. Closing the old one takes a while,
+        // and readers do not wait for it.
         let old = std::mem::replace(&mut *self.db.write(), fresh);
         drop(old);
-        rewrite::clear(&self.options.path).map_err(|error| IndexError::new(error.to_string()))?;
+        rewrite::settle(&self.options.path).map_err(|error| IndexError::new(error.to_string()))?;
         tracing::info!(old_bytes, bytes = self.disk_bytes()?, "the index is written anew");
         Ok(())
     }
 
     fn look(&self, upkeep: &mut Upkeep) -> Result<(), IndexError> {
-        upkeep.writes += 1;
-        if upkeep.writes < WRITES_BETWEEN_LOOKS {
+        upkeep.writes = upkeep.writes.saturating_add(1);
+        if upkeep.has_given_up || upkeep.writes < WRITES_BETWEEN_LOOKS {
             return Ok(());
         }
         upkeep.writes = 0;

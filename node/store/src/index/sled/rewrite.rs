@@ -83,7 +83,8 @@ impl Copy {
     }
 
     /// Gives the complete copy its figures, makes it durable and puts it in the place of `index`.
-    /// The old database is where the copy was; it goes with [`clear`] when nobody reads it.
+    /// The old database is where the copy was; it goes with [`settle`]. After an error nothing has
+    /// changed places.
     pub(super) fn finish(self, index: &Path, figures: &[u8]) -> Result<sled::Db, IndexError> {
         guarded(|| {
             self.db.insert(META_KEY, figures)?;
@@ -100,9 +101,14 @@ impl Copy {
             return Err(io::Error::other("the copy has files that it would not find again"));
         }
         sync(&self.path)?;
-        renameat_with(CWD, &self.path, CWD, index, RenameFlags::EXCHANGE)?;
-        File::open(index.parent().unwrap_or(Path::new(".")))?.sync_all()
+        renameat_with(CWD, &self.path, CWD, index, RenameFlags::EXCHANGE).map_err(io::Error::from)
     }
+}
+
+/// Makes an exchange durable, and removes the old database.
+pub(super) fn settle(index: &Path) -> io::Result<()> {
+    File::open(index.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+    clear(index)
 }
 
 /// Makes the files of a flushed database durable.

@@ -240,3 +240,32 @@ fn a_copy_that_was_interrupted_is_gone_and_the_old_database_whole() {
     assert!(!fresh.exists());
     assert_eq!(all(&index), model.into_iter().collect::<Vec<_>>());
 }
+
+#[test]
+fn a_copy_that_cannot_take_its_place_is_given_up_and_harms_nothing() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("index");
+    let mut index = open(&path).expect("a new database");
+    let mut model = Model::new();
+    churn(&index, &mut model, 100, u64::MAX);
+    begin_copy(&index);
+    // What is never there otherwise: a value so long that sled gives it a file of its own.
+    let blob = directory.path().join("index.new/blobs/1");
+    fs::write(&blob, b"a value").expect("an own directory");
+    let first = inode(&index);
+    index.write(&Changes::new(), mark(101)).expect("the write itself succeeds");
+    assert_eq!(inode(&index), first);
+    assert!(!directory.path().join("index.new").exists());
+    // Nothing is left, so that any size is too much.
+    index.bloat_bytes_min = 0;
+    let none = std::mem::take(&mut model).into_keys().map(|key| (key, None)).collect();
+    index.write(&none, mark(102)).expect("sound");
+    for _ in 0..WRITES_BETWEEN_LOOKS + 2 {
+        index.write(&Changes::new(), mark(102)).expect("sound");
+    }
+    assert_eq!(inode(&index), first, "it is not tried over and over");
+    index.checkpoint().expect("a sound disk");
+    drop(index);
+    let index = open(&path).expect("sound");
+    assert_eq!(all(&index), model.into_iter().collect::<Vec<_>>());
+}
