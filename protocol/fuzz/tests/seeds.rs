@@ -170,9 +170,10 @@ fn of_proofs(seeds: &mut Seeds) {
         ranges::Change::ProofCut(64),
         ranges::Change::DataMore(vec![0]),
     ];
-    for (shard, change) in (0..).map(|shard| shard % 10).zip(changes.iter().cycle()).take(30) {
+    let shards = (0..30).map(|number| (number, number % 10));
+    for ((number, shard), change) in shards.zip(changes.iter().cycle()) {
         let case = ranges::Case::Changed { shard, start: 0, end: 1, change: change.clone() };
-        let name = format!("shard-{shard}-{}", seeds.len());
+        let name = format!("shard-{shard}-{number}");
         if !(shard == 0) {
             seeds.insert(("range", name), body(&case));
         }
@@ -256,6 +257,14 @@ fn seeds_are_valid_and_those_that_are_committed() {
         }
         let committed = fs::read(&path).unwrap_or_default();
         assert_eq!(committed, *bytes, "seed {name} of {target}: run with UPDATE_SEEDS=1");
+    }
+    for target in fs::read_dir(folder().join("seeds")).expect("seeds").flatten() {
+        let of = target.file_name().into_string().expect("plain names");
+        for seed in fs::read_dir(target.path()).expect("a folder").flatten() {
+            let name = seed.file_name().into_string().expect("plain names");
+            let is_made = seeds.keys().any(|(target, seed)| *target == of && *seed == name);
+            assert!(is_made, "seed {name} of {of} is made by nothing: remove it");
+        }
     }
     for target in fs::read_dir(folder().join("fuzz_targets")).expect("targets").flatten() {
         let name = target.file_name().into_string().expect("plain names");
