@@ -174,7 +174,7 @@ fn of_proofs(seeds: &mut Seeds) {
     for ((number, shard), change) in shards.zip(changes.iter().cycle()) {
         let case = ranges::Case::Changed { shard, start: 0, end: 1, change: change.clone() };
         let name = format!("shard-{shard}-{number}");
-        if !(shard == 0) {
+        if shard != 0 {
             seeds.insert(("range", name), body(&case));
         }
     }
