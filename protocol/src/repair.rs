@@ -138,6 +138,21 @@ impl Repair {
         UploadId::from_bytes(*id)
     }
 
+    /// The commit that ends it, of the manifest's `span` that says where the group is.
+    pub fn commit(&self, span: &GroupSpan) -> Commit {
+        Commit {
+            upload: self.upload(),
+            object: self.object(),
+            group: span.group,
+            page: span.page,
+            stripe_first: span.stripe_first,
+            stripe_count: span.stripe_count,
+            terms: self.terms.clone(),
+            placement: self.placement.clone(),
+            missing: Vec::new(),
+        }
+    }
+
     /// Checks everything that is signed or named, before any block is looked at. That the
     /// warrant's writer may write to this node is for the node to know.
     ///
@@ -244,14 +259,10 @@ impl Allowed {
         self.shards.get(&slot) == Some(&(shard, len))
     }
 
-    /// Whether this is the commit that ends the repair.
+    /// Whether this is the commit that ends the repair, whatever it says is missing still.
     pub fn is_commit(&self, commit: &Commit) -> bool {
-        let Repair { terms, placement, .. } = &self.repair;
-        let GroupSpan { group, page, stripe_first, stripe_count, .. } = self.span;
-        commit.object == self.repair.object()
-            && (commit.group, commit.page) == (group, page)
-            && (commit.stripe_first, commit.stripe_count) == (stripe_first, stripe_count)
-            && (&commit.terms, &commit.placement) == (terms, placement)
+        let missing = commit.missing.clone();
+        *commit == Commit { missing, ..self.repair.commit(&self.span) }
     }
 }
 

@@ -7,7 +7,7 @@ use std::fs;
 
 use supernode_client::{Client, ClientConfig, ClientError, GroupAnswer, Keypair, Peer, PutShard};
 use supernode_protocol::ids::{Cid, LeaseId, NodeId, Slot};
-use supernode_protocol::lease::{Commit, Expiry, LeaseKind, LeaseTerms};
+use supernode_protocol::lease::{Expiry, LeaseKind, LeaseTerms};
 use supernode_protocol::manifest::Root;
 use supernode_protocol::placement::PlacementRecord;
 use supernode_protocol::repair::Repair;
@@ -78,17 +78,8 @@ impl Holder {
             let put = PutShard { upload: repair.upload(), slot, shard: *shard, bytes };
             self.client.put_shard(to, put).await?;
         }
-        let commit = Commit {
-            upload: repair.upload(),
-            object: repair.object(),
-            group: 0,
-            page: None,
-            stripe_first: 0,
-            stripe_count: 1,
-            terms: repair.terms.clone(),
-            placement: repair.placement.clone(),
-            missing: Vec::new(),
-        };
+        let span = root.groups().next().expect("one group");
+        let commit = repair.commit(&span);
         Ok(self.client.commit(to, commit).await?.slot_count)
     }
 }

@@ -7,7 +7,7 @@ use libp2p_identity::Keypair;
 use super::{Allowed, Repair, RepairError};
 use crate::erasure::Codec;
 use crate::geometry;
-use crate::ids::{Cid, LeaseId, NodeId, ShardId, Slot};
+use crate::ids::{Cid, LeaseId, NodeId, ShardId, Slot, UploadId};
 use crate::lease::{Commit, Expiry, LeaseKind, LeaseTerms};
 use crate::manifest::{Block, Builder, Extent, Stripe};
 use crate::placement::PlacementRecord;
@@ -130,7 +130,8 @@ fn only_the_commit_of_this_repair_ends_it() {
         Commit { stripe_first: 1, ..commit.clone() },
         Commit { stripe_count: 1, ..commit.clone() },
         Commit { terms: longer, ..commit.clone() },
-        Commit { placement: later, ..commit },
+        Commit { placement: later, ..commit.clone() },
+        Commit { upload: UploadId::from_bytes([0; 16]), ..commit },
     ] {
         assert!(!allowed.is_commit(&other), "{other:?}");
     }

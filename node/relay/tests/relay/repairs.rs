@@ -9,7 +9,7 @@ use supernode_protocol::erasure::Codec;
 use supernode_protocol::geometry;
 use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot};
 use supernode_protocol::lease::{Commit, Expiry, LeaseKind, LeaseTerms};
-use supernode_protocol::manifest::{Block, Builder, Extent, Stripe};
+use supernode_protocol::manifest::{Block, Builder, Extent, Root, Stripe};
 use supernode_protocol::placement::PlacementRecord;
 use supernode_protocol::repair::Repair;
 use supernode_protocol::signed::Signed;
@@ -82,17 +82,8 @@ impl Object {
     }
 
     fn commit(&self, repair: &Repair) -> Commit {
-        Commit {
-            upload: repair.upload(),
-            object: self.root.cid,
-            group: 0,
-            page: None,
-            stripe_first: 0,
-            stripe_count: 1,
-            terms: repair.terms.clone(),
-            placement: repair.placement.clone(),
-            missing: Vec::new(),
-        }
+        let root = Root::decode(&self.root.bytes).expect("a manifest");
+        repair.commit(&root.groups().next().expect("one group"))
     }
 
     async fn show(&self, to: &Setup, by: &Client, repair: &Repair) -> Result<(), ClientError> {
