@@ -6,9 +6,11 @@
 //! A range touches only the shards that hold it while they are there; a stripe that lost one is
 //! read whole and reconstructed ([`stripe`]).
 
+mod pace;
 mod stripe;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
@@ -18,6 +20,7 @@ use supernode_protocol::limits::SLICE_DEPTH_MAX;
 use supernode_protocol::manifest::{Extent, GroupSpan, Page, Stripe};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
+use self::pace::Pace;
 use self::stripe::StripeReader;
 use crate::locate::Located;
 use crate::network::{Directory, Holders};
@@ -46,6 +49,8 @@ pub struct GetReport {
     pub written: u64,
     /// Stripes that had to be reconstructed.
     pub degraded_stripes: u64,
+    /// Fetches that were begun because others were late.
+    pub hedges: u64,
 }
 
 impl<H: Holders, D: Directory> Objects<H, D> {
@@ -77,6 +82,7 @@ impl<H: Holders, D: Directory> Objects<H, D> {
             progress: options.progress,
             written: 0,
             degraded_stripes: 0,
+            pace: Arc::default(),
         };
         self.read_range(cid, &located, range, 0, &mut sink).await?;
         sink.writer.flush().await.map_err(GetError::Output)?;
@@ -84,7 +90,8 @@ impl<H: Holders, D: Directory> Objects<H, D> {
         if content.is_some_and(|content| content != located.root.content_root) {
             return Err(GetError::ContentMismatch { cid });
         }
-        Ok(GetReport { size, written: sink.written, degraded_stripes: sink.degraded_stripes })
+        let Sink { written, degraded_stripes, pace, .. } = sink;
+        Ok(GetReport { size, written, degraded_stripes, hedges: pace.hedges() })
     }
 
     async fn read_range<W: AsyncWrite + Unpin + Send>(
@@ -95,6 +102,7 @@ impl<H: Holders, D: Directory> Objects<H, D> {
         depth: usize,
         sink: &mut Sink<W>,
     ) -> Result<(), GetError> {
+        let pace = Arc::clone(&sink.pace);
         for span in located.root.groups() {
             if span.bytes.start >= range.end || span.bytes.end <= range.start {
                 continue;
@@ -104,6 +112,7 @@ impl<H: Holders, D: Directory> Objects<H, D> {
                 holders: &*self.holders,
                 cid,
                 holding: holding.as_ref().unwrap_or(&located.first),
+                pace: &pace,
             };
             let parts = parts_of(&page, &span, &range);
             self.read_parts(&reader, parts, depth, sink).await?;
@@ -232,6 +241,7 @@ struct Sink<W> {
     progress: Option<Progress>,
     written: u64,
     degraded_stripes: u64,
+    pace: Arc<Pace>,
 }
 
 impl<W: AsyncWrite + Unpin> Sink<W> {

@@ -7,6 +7,7 @@ pub mod live;
 
 use std::future::Future;
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 use supernode_client::{GroupAnswer, Peer, PutShard};
@@ -31,6 +32,9 @@ pub struct HolderError {
 /// Moves bytes to and from holders. What comes back is verified against the id it was asked by,
 /// and a holder that is busy is waited for as long as the implementation has patience.
 pub trait Holders: Send + Sync + 'static {
+    /// How long a node usually takes to begin an answer, if that was measured.
+    fn latency(&self, node: NodeId) -> Option<Duration>;
+
     /// Opens a connection, so that later calls need not wait for one.
     fn connect(&self, peer: &Peer) -> impl Future<Output = Result<(), HolderError>> + Send;
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The object layer against a network in memory: what is put comes back, whatever dies.
 
+mod late;
 mod memory;
 mod spans;
 

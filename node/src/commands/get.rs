@@ -32,6 +32,7 @@ struct Fetched {
     size: u64,
     written: u64,
     reconstructed_stripes: u64,
+    hedges: u64,
 }
 
 impl Report for Fetched {
@@ -66,6 +67,7 @@ pub fn run(given: &Given, args: &GetArgs) -> Result<(), Failure> {
         size: report.size,
         written: report.written,
         reconstructed_stripes: report.degraded_stripes,
+        hedges: report.hedges,
     };
     if args.output.is_some() {
         return output.report(&fetched);

@@ -2,23 +2,28 @@
 //! Reading one stripe: the shards that hold the wanted bytes, or any `k` of them.
 //!
 //! Equal shards of a stripe (zeros, replicas) are one fetch that fills all their slots. Data
-//! shards on nodes that answered promptly come first; each failure brings in the next shard.
-//! Fetched shards are verified on arrival, reconstructed ones against the manifest.
+//! shards on nodes that answered promptly come first; each shard that fails or is late ([`Pace`])
+//! brings in the next, and whatever comes first is taken. Fetched shards are verified on arrival,
+//! reconstructed ones against the manifest.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::ops::Range;
+use std::pin::pin;
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::{BoxFuture, FutureExt, try_join_all};
+use futures::future::{BoxFuture, Either, FutureExt, select, try_join_all};
 use futures::stream::{FuturesUnordered, StreamExt};
 use supernode_client::Peer;
 use supernode_protocol::erasure::{Code, Wanted, reconstruct};
 use supernode_protocol::geometry::{ShardRange, shards_of_range};
 use supernode_protocol::ids::{Cid, NodeId, ShardId};
 use supernode_protocol::manifest::Stripe;
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
+use super::pace::{Pace, Size};
 use super::slice;
 use crate::GetError;
 use crate::locate::Holding;
@@ -29,6 +34,7 @@ pub(super) struct StripeReader<'a, H> {
     pub(super) holders: &'a H,
     pub(super) cid: Cid,
     pub(super) holding: &'a Holding,
+    pub(super) pace: &'a Pace,
 }
 
 /// Bytes of a stripe in order.
@@ -44,6 +50,13 @@ struct Source {
     peers: Vec<Peer>,
 }
 
+/// A shard that is being fetched and not late yet.
+struct OnTime {
+    shard: ShardId,
+    slot_count: usize,
+    started: Instant,
+}
+
 impl<H: Holders> StripeReader<'_, H> {
     /// Bytes `range` of a stripe.
     pub(super) async fn read(
@@ -52,13 +65,39 @@ impl<H: Holders> StripeReader<'_, H> {
         stripe: &Stripe,
         range: Range<u64>,
     ) -> Result<StripeBytes, GetError> {
-        if range != (0..stripe.len) {
-            match self.read_touched(stripe, range.clone()).await {
-                Ok(parts) => return Ok(StripeBytes { parts, degraded: false }),
-                Err(error) => debug!(cid = %self.cid, stripe = number, %error,
-                    "reading the whole stripe instead of a range"),
-            }
+        let whole = pin!(self.read_whole(number, stripe, range.clone()));
+        if range == (0..stripe.len) {
+            return whole.await;
         }
+        let healthy = |parts| StripeBytes { parts, degraded: false };
+        let mut touched = pin!(self.read_touched(stripe, range));
+        let patience = self.pace.patience(Size::Part);
+        match timeout(patience, &mut touched).await {
+            Ok(Ok(parts)) => return Ok(healthy(parts)),
+            Ok(Err(error)) => {
+                debug!(cid = %self.cid, stripe = number, %error,
+                    "reading the whole stripe instead of a range");
+                return whole.await;
+            }
+            // Copies of one shard were all asked for it by now.
+            Err(_) if self.sources(stripe).len() == 1 => {}
+            Err(_) => self.pace.count_hedge(),
+        }
+        match select(touched, whole).await {
+            Either::Left((Ok(parts), _)) => Ok(healthy(parts)),
+            Either::Left((Err(_), whole)) => whole.await,
+            Either::Right((Ok(bytes), _)) => Ok(bytes),
+            Either::Right((Err(error), touched)) => touched.await.map(healthy).map_err(|_| error),
+        }
+    }
+
+    /// Any `k` shards, and of them the bytes that are wanted.
+    async fn read_whole(
+        &self,
+        number: u32,
+        stripe: &Stripe,
+        range: Range<u64>,
+    ) -> Result<StripeBytes, GetError> {
         let mut shards = self.fetch_any(number, stripe).await?;
         let degraded = shards[..stripe.data_count].iter().any(Option::is_none);
         if degraded {
@@ -89,7 +128,7 @@ impl<H: Holders> StripeReader<'_, H> {
             let bytes = part.bytes.clone();
             async move { self.holders.shard_range(&peer, shard, shard_len, bytes).await }
         };
-        self.fetch(&source, ask).await
+        self.fetch(&source, Size::Part, ask).await
     }
 
     /// Any `k` shards, data shards first: slot index to bytes.
@@ -100,59 +139,111 @@ impl<H: Holders> StripeReader<'_, H> {
     ) -> Result<Vec<Option<Bytes>>, GetError> {
         let mut waiting = self.sources(stripe);
         let mut under_way = FuturesUnordered::new();
+        let mut on_time: VecDeque<OnTime> = VecDeque::new();
         let mut shards = vec![None; stripe.width()];
-        let (mut have, mut coming) = (0, 0);
+        let mut have = 0;
         let mut detail = "no address of their holders is known".to_owned();
         while have < stripe.data_count {
-            while have + coming < stripe.data_count
+            let coming = |on_time: &VecDeque<OnTime>| -> usize {
+                on_time.iter().map(|fetch| fetch.slot_count).sum()
+            };
+            while have + coming(&on_time) < stripe.data_count
                 && let Some(source) = waiting.pop_front()
             {
-                coming += source.slots.len();
-                under_way.push(async move {
-                    let bytes = self
-                        .fetch(&source, |peer| async move {
-                            self.holders.shard(&peer, source.shard, stripe.shard_len).await
-                        })
-                        .await;
-                    (source.slots, bytes)
-                });
+                let (shard, slot_count) = (source.shard, source.slots.len());
+                on_time.push_back(OnTime { shard, slot_count, started: Instant::now() });
+                under_way.push(self.fetch_whole(source, stripe.shard_len));
             }
-            let Some((slots, outcome)) = under_way.next().await else {
-                let (cid, need) = (self.cid, stripe.data_count);
-                return Err(GetError::NotEnoughShards { cid, stripe: number, have, need, detail });
-            };
-            coming -= slots.len();
-            match outcome {
-                Ok(bytes) => {
-                    have += slots.len();
-                    slots.into_iter().for_each(|slot| shards[slot] = Some(bytes.clone()));
+            let oldest = on_time.front().map(|fetch| fetch.started).unwrap_or_else(Instant::now);
+            let late_at = oldest + self.pace.patience(Size::Whole);
+            tokio::select! {
+                biased;
+                fetched = under_way.next() => {
+                    let Some((source, outcome)) = fetched else {
+                        let (cid, need) = (self.cid, stripe.data_count);
+                        let stripe = number;
+                        return Err(GetError::NotEnoughShards { cid, stripe, have, need, detail });
+                    };
+                    on_time.retain(|fetch| fetch.shard != source.shard);
+                    match outcome {
+                        Ok(bytes) => {
+                            have += source.slots.len();
+                            let slots = source.slots.into_iter();
+                            slots.for_each(|slot| shards[slot] = Some(bytes.clone()));
+                        }
+                        Err(error) => detail = error,
+                    }
                 }
-                Err(error) => detail = error,
+                () = sleep_until(late_at), if !on_time.is_empty() && !waiting.is_empty() => {
+                    let late = on_time.pop_front().expect("looked at above");
+                    debug!(cid = %self.cid, shard = %late.shard, "a shard is late");
+                    self.pace.count_hedge();
+                }
             }
         }
         Ok(shards)
     }
 
-    /// Asks the shard's peers one after the other; fails with what the last one said.
-    async fn fetch<F>(&self, source: &Source, ask: impl Fn(Peer) -> F) -> Result<Bytes, String>
+    async fn fetch_whole(&self, source: Source, shard_len: u64) -> (Source, Result<Bytes, String>) {
+        let shard = source.shard;
+        let ask = |peer| async move { self.holders.shard(&peer, shard, shard_len).await };
+        let outcome = self.fetch(&source, Size::Whole, ask).await;
+        (source, outcome)
+    }
+
+    /// Asks the shard's peers, another one when one fails or is late; fails with what the last one
+    /// said.
+    async fn fetch<F>(
+        &self,
+        source: &Source,
+        size: Size,
+        ask: impl Fn(Peer) -> F,
+    ) -> Result<Bytes, String>
     where
         F: Future<Output = Result<Bytes, HolderError>>,
     {
         let mut detail = format!("no address of a holder of shard {} is known", source.shard);
-        for peer in &source.peers {
-            let asked = match self.holding.reach(self.holders, peer.node).await {
-                Ok(()) => ask(peer.clone()).await,
-                Err(error) => Err(error),
-            };
-            match asked {
-                Ok(bytes) => return Ok(bytes),
-                Err(error) => {
-                    debug!(shard = %source.shard, %error, "a holder did not deliver");
-                    detail = error.to_string();
+        let mut waiting = source.peers.iter();
+        let mut asked = FuturesUnordered::new();
+        let mut is_late = false;
+        loop {
+            if let Some(peer) = waiting.next() {
+                if is_late {
+                    self.pace.count_hedge();
                 }
+                asked.push(self.ask(peer, size, &ask));
             }
+            let late_at = Instant::now() + self.pace.patience(size);
+            is_late = tokio::select! {
+                biased;
+                answer = asked.next() => match answer {
+                    Some(Ok(bytes)) => return Ok(bytes),
+                    Some(Err(error)) => {
+                        debug!(shard = %source.shard, %error, "a holder did not deliver");
+                        detail = error.to_string();
+                        false
+                    }
+                    None => return Err(detail),
+                },
+                () = sleep_until(late_at), if waiting.len() > 0 => true,
+            };
         }
-        Err(detail)
+    }
+
+    async fn ask<F>(
+        &self,
+        peer: &Peer,
+        size: Size,
+        ask: impl Fn(Peer) -> F,
+    ) -> Result<Bytes, HolderError>
+    where
+        F: Future<Output = Result<Bytes, HolderError>>,
+    {
+        let started = Instant::now();
+        self.holding.reach(self.holders, peer.node).await?;
+        let bytes = ask(peer.clone()).await?;
+        self.pace.note(size, started.elapsed());
+        Ok(bytes)
     }
 
     /// The distinct shards in the order to ask for them: prompt holders before others, data
@@ -172,7 +263,8 @@ impl<H: Holders> StripeReader<'_, H> {
         sources.into()
     }
 
-    /// Everything known about the shard at `index`, prompt peers first.
+    /// Everything known about the shard at `index`: prompt peers first, of these those that answer
+    /// soonest, and last those of which that is not known.
     fn source(&self, stripe: &Stripe, index: usize) -> Source {
         let shard = stripe.shards[index];
         let slots: Vec<usize> =
@@ -183,7 +275,10 @@ impl<H: Holders> StripeReader<'_, H> {
                 nodes.push(*node);
             }
         }
-        nodes.sort_by_key(|node| !self.holding.prompt.contains(node));
+        nodes.sort_by_cached_key(|node| {
+            let latency = self.holders.latency(*node).unwrap_or(Duration::MAX);
+            (!self.holding.prompt.contains(node), latency)
+        });
         let peers = nodes.into_iter().filter_map(|node| self.holding.peer(node)).collect();
         Source { shard, slots, peers }
     }

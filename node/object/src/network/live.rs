@@ -37,6 +37,10 @@ fn failed(peer: &Peer) -> impl Fn(ClientError) -> HolderError {
 }
 
 impl Holders for Client {
+    fn latency(&self, node: NodeId) -> Option<Duration> {
+        self.health(node).first_byte
+    }
+
     async fn connect(&self, peer: &Peer) -> Result<(), HolderError> {
         Client::connect(self, peer).await.map(|_| ()).map_err(failed(peer))
     }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use supernode_client::{GroupAnswer, Peer, PutShard};
@@ -32,6 +33,10 @@ pub(super) struct Node {
     pub(super) blocks: HashMap<Cid, Bytes>,
     pub(super) commits: BTreeMap<(LeaseId, Cid, u32), Commit>,
     pub(super) spans: BTreeMap<(Cid, u32), SpanProof>,
+    /// How long it usually takes, as clients have measured.
+    pub(super) latency: Option<Duration>,
+    /// Takes questions for bytes and never answers them.
+    pub(super) stalls: bool,
     /// As nodes do that know no such request.
     pub(super) refuses_spans: bool,
     /// Whole shards and ranges served, in bytes.
@@ -62,6 +67,14 @@ impl Memory {
     /// Changes one node.
     pub(super) fn with<T>(&self, number: u8, change: impl FnOnce(&mut Node) -> T) -> T {
         change(self.nodes().get_mut(&id(number)).expect("the test named an existing node"))
+    }
+
+    /// Whether a node answers questions for bytes; those of one that stalls wait for ever.
+    async fn delivers(&self, peer: &Peer) {
+        let stalls = self.nodes().get(&peer.node).is_some_and(|node| node.stalls);
+        if stalls {
+            std::future::pending().await
+        }
     }
 
     fn on<T>(
@@ -100,6 +113,10 @@ impl Node {
 }
 
 impl Holders for Memory {
+    fn latency(&self, node: NodeId) -> Option<Duration> {
+        self.nodes().get(&node)?.latency
+    }
+
     async fn connect(&self, peer: &Peer) -> Result<(), HolderError> {
         self.on(peer, |_| Ok(()))
     }
@@ -165,6 +182,7 @@ impl Holders for Memory {
         shard: ShardId,
         shard_len: u64,
     ) -> Result<Bytes, HolderError> {
+        self.delivers(peer).await;
         self.on(peer, |node| {
             let bytes = node.shards.get(&shard).cloned().ok_or(ErrorCode::NotFound)?;
             assert_eq!(bytes.len() as u64, shard_len, "the manifest states the length");
@@ -180,6 +198,7 @@ impl Holders for Memory {
         _shard_len: u64,
         range: Range<u64>,
     ) -> Result<Bytes, HolderError> {
+        self.delivers(peer).await;
         self.on(peer, |node| {
             let bytes = node.shards.get(&shard).cloned().ok_or(ErrorCode::NotFound)?;
             node.served.push(range.end - range.start);
