@@ -297,6 +297,10 @@ pub struct GetArgs {
     #[arg(long, value_name = "A-B")]
     pub range: Option<Span>,
 
+    /// Fetches and checks every byte, writes none, and says how many there were.
+    #[arg(long, conflicts_with = "output")]
+    pub verify: bool,
+
     #[command(flatten)]
     #[allow(missing_docs, reason = "documented on its type")]
     pub network: NetworkFlags,

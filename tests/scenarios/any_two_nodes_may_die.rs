@@ -76,6 +76,7 @@ fn three_are_too_many(network: &Network, cid: &str) {
     assert!(ended.elapsed < ERROR_WITHIN, "a typed error within the deadline: {ended:?}");
     let line = ended.refusal(1);
     assert!(line.contains(cid), "the error names the object: {line}");
+    network.client().run(["get", cid, "--verify"]).refusal(1);
     assert!(!output.exists(), "no file where there are no bytes");
     let left = fs::read_dir(network.path("")).expect("an own directory").flatten();
     let left = left.filter(|entry| entry.file_name().to_string_lossy().starts_with(".supernode"));

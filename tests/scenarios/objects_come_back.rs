@@ -30,6 +30,7 @@ fn objects_come_back() {
     assert_eq!(client.put_bytes(&dir, &bytes), cid, "a pipe and a file give one name");
     ranges(&client, &dir, &cid, &bytes);
     json_says_what_was_done(&client, &dir, &cid);
+    a_check_writes_nothing(&client, &cid);
     network.stop();
 }
 
@@ -106,4 +107,12 @@ fn json_says_what_was_done(client: &Client, dir: &Path, cid: &str) {
     ]);
     let fetched = fetched.expect(0).json();
     assert_eq!((&fetched["cid"], &fetched["written"]), (&cid.into(), &(STRIPE_BYTES + 1).into()));
+}
+
+fn a_check_writes_nothing(client: &Client, cid: &str) {
+    let ended = client.run(["get", cid, "--verify"]).expect(0);
+    assert_eq!(ended.text(), format!("{} bytes are whole", STRIPE_BYTES + 1));
+    let found = client.run(["get", cid, "--verify", "--range=5-14", "--json"]).expect(0).json();
+    assert_eq!((&found["written"], &found["verified"]), (&0.into(), &10.into()));
+    client.run(["get", cid, "--verify", "-o", "nowhere"]).refusal(2);
 }

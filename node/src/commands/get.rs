@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `get`: an object, or a part of it, into a file or to stdout.
+//! `get`: an object, or a part of it, into a file, to stdout, or only to see whether it is whole.
 //!
 //! With `-o` the bytes gather under another name beside the file and take its name only when they
 //! are whole, verified and on disk: what stands under the final name is never wrong or partial.
@@ -31,14 +31,26 @@ struct Fetched {
     output: Option<PathBuf>,
     size: u64,
     written: u64,
+    verified: u64,
+    /// Whether that is all that was wanted.
+    #[serde(skip)]
+    is_check: bool,
     reconstructed_stripes: u64,
     hedges: u64,
 }
 
 impl Report for Fetched {
-    /// The bytes are where they were wanted; there is nothing to add.
-    fn human(&self, _out: &mut dyn Write) -> io::Result<()> {
-        Ok(())
+    fn human(&self, out: &mut dyn Write) -> io::Result<()> {
+        if !self.is_check {
+            // The bytes are where they were wanted; there is nothing to add.
+            return Ok(());
+        }
+        write!(out, "{} bytes are whole", self.verified)?;
+        match self.reconstructed_stripes {
+            0 => writeln!(out),
+            1 => writeln!(out, ", 1 stripe of them reconstructed"),
+            count => writeln!(out, ", {count} stripes of them reconstructed"),
+        }
     }
 }
 
@@ -55,6 +67,7 @@ pub fn run(given: &Given, args: &GetArgs) -> Result<(), Failure> {
         let progress = output.progress("get", None);
         let fetch = Fetch { network: &network, cid, range, progress: &progress };
         let fetched = match target {
+            None if args.verify => fetch.write_to(tokio::io::sink()).await,
             None => fetch.write_to(tokio::io::stdout()).await,
             Some(target) => target.fill(&fetch).await,
         };
@@ -65,11 +78,13 @@ pub fn run(given: &Given, args: &GetArgs) -> Result<(), Failure> {
         cid,
         output: args.output.clone(),
         size: report.size,
-        written: report.written,
+        written: if args.verify { 0 } else { report.written },
+        verified: report.written,
+        is_check: args.verify,
         reconstructed_stripes: report.degraded_stripes,
         hedges: report.hedges,
     };
-    if args.output.is_some() {
+    if args.output.is_some() || args.verify {
         return output.report(&fetched);
     }
     if output.is_json() {
