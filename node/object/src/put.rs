@@ -2,7 +2,8 @@
 //! Storing an object.
 //!
 //! Two stages run at the same time: [`source`] reads and encodes the next stripe while
-//! [`session`] sends the one before it, so at most two stripes are in memory. When the source
+//! [`session`] sends the one before it, so at most two stripes are in memory. What needs no shards,
+//! a tiny object or zeros, is only written into the manifest. When the source
 //! ends, [`finish`] stores the manifest and commits each group on each of its holders. Until then
 //! holders keep everything under an upload lease that ends by itself, so a put that stops half
 //! way leaves nothing to clean up.
@@ -34,6 +35,11 @@ pub struct PutOptions {
     pub expiry: Expiry,
     /// The lease that is to keep it, where that has a name already; `None` for a new one.
     pub lease: Option<LeaseId>,
+    /// An object of at most so many bytes lies in its manifest, whole on each holder of that, and
+    /// has no shards. Not in a deal: a chain pays for shards.
+    pub inline_bytes_max: usize,
+    /// Stripes of nothing but zeros are noted in the manifest and have no shards. Not in a deal.
+    pub elides_zeros: bool,
     /// The source's length, if known: a source that ends earlier is an error.
     pub expected_bytes: Option<u64>,
     /// Called with bytes stored so far.
@@ -95,12 +101,12 @@ impl<H: Holders, D: Directory> Objects<H, D> {
     ) -> Result<PutReport, PutError> {
         let class = options.class;
         let code = Code::with_default_codec(class.data_count(), class.parity_count())?;
-        let mut source = Source::new(reader, code, options.expected_bytes);
+        let mut source = Source::new(reader, code, &options);
         // The network is asked who is there while the first stripe is read and encoded.
-        let (session, first) = futures::join!(Session::open(self, &options), source.next_stripe());
+        let (session, first) = futures::join!(Session::open(self, &options), source.next());
         let (mut session, mut ready) = (session?, first?);
-        while let Some(stripe) = ready {
-            let (placed, next) = futures::join!(session.place(stripe), source.next_stripe());
+        while let Some(piece) = ready {
+            let (placed, next) = futures::join!(session.append(piece), source.next());
             placed?;
             ready = next?;
         }

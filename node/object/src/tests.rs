@@ -3,6 +3,7 @@
 
 mod late;
 mod memory;
+mod shardless;
 mod spans;
 
 use std::io::{self, Cursor};
@@ -41,6 +42,8 @@ fn options() -> PutOptions {
         kind: LeaseKind::Pin,
         expiry: Expiry::RunningSeconds(3600),
         lease: None,
+        inline_bytes_max: 0,
+        elides_zeros: false,
         expected_bytes: None,
         progress: None,
     }

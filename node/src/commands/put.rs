@@ -182,6 +182,8 @@ async fn upload(
         kind: LeaseKind::Pin,
         expiry: Expiry::RunningSeconds(config.put.lease_secs),
         lease: None,
+        inline_bytes_max: usize::try_from(config.put.inline_bytes_max).unwrap_or(usize::MAX),
+        elides_zeros: config.put.elide_zeros,
         expected_bytes: source.expected_bytes,
         progress: Some(Arc::new(move |done| shown.set_done(done))),
     });

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use supernode_chain::ChainConfig;
 use supernode_dht::{DhtConfig, Mode};
 use supernode_object::Class;
-use supernode_protocol::limits::PIN_SECONDS_MAX;
+use supernode_protocol::limits::{INLINE_BYTES_MAX, PIN_SECONDS_MAX};
 
 use super::error::Invalid;
 use super::layers::Settings;
@@ -58,6 +58,10 @@ pub struct PutSection {
     pub tolerate_nodes: usize,
     /// How long the pin lasts before it must be renewed.
     pub lease_secs: u64,
+    /// An object of at most so many bytes lies in its manifest and has no shards.
+    pub inline_bytes_max: u64,
+    /// Stripes of zeros are noted in the manifest and have no shards.
+    pub elide_zeros: bool,
 }
 
 impl Default for ClientConfig {
@@ -85,7 +89,13 @@ impl Default for NetworkSection {
 
 impl Default for PutSection {
     fn default() -> Self {
-        Self { class: "10+4".to_owned(), tolerate_nodes: 1, lease_secs: PIN_SECONDS_MAX }
+        Self {
+            class: "10+4".to_owned(),
+            tolerate_nodes: 1,
+            lease_secs: PIN_SECONDS_MAX,
+            inline_bytes_max: 1024,
+            elide_zeros: false,
+        }
     }
 }
 
@@ -101,6 +111,10 @@ impl Settings for ClientConfig {
         if !(1..=PIN_SECONDS_MAX).contains(&self.put.lease_secs) {
             let problem = "a pin lasts from 1s to 30days; renew it for longer";
             return Err(Invalid::new("put.lease_secs", problem));
+        }
+        if self.put.inline_bytes_max > INLINE_BYTES_MAX as u64 {
+            let problem = format!("a manifest takes {INLINE_BYTES_MAX} bytes of an object at most");
+            return Err(Invalid::new("put.inline_bytes_max", problem));
         }
         self.chain.validate().map_err(chain_invalid)?;
         self.log.validate()
@@ -191,5 +205,10 @@ mod tests {
         config.put.class = "4+2".to_owned();
         config.put.lease_secs = 31 * 24 * 3600;
         assert_eq!(config.validate().expect_err("too long").key, "put.lease_secs");
+        config.put.lease_secs = 1;
+        config.put.inline_bytes_max = 16 << 10;
+        config.validate().expect("the most there may be");
+        config.put.inline_bytes_max += 1;
+        assert_eq!(config.validate().expect_err("too much").key, "put.inline_bytes_max");
     }
 }

@@ -27,9 +27,11 @@ const ANNOUNCE_PAUSE: Duration = Duration::from_millis(100);
 
 impl<H: Holders, D: Directory> Session<'_, H, D> {
     pub(super) async fn finish(mut self, content_root: [u8; 32]) -> Result<PutReport, PutError> {
+        self.note_zeros()?;
         let builder = std::mem::take(&mut self.builder);
         let (last, manifest) = builder.finish(content_root)?;
-        if self.groups.is_empty() {
+        // A last group without a stripe is placed by the object's name, which it has only now.
+        if self.groups.len() <= manifest.root.pages.len() {
             let key = PlacementKey::of_object(manifest.block.cid);
             let vector = self.choose(key).await?;
             self.start_group(key, vector);

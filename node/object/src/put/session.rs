@@ -19,7 +19,7 @@ use supernode_protocol::tree::ShardsTree;
 use supernode_protocol::wire::ErrorCode;
 use tracing::{debug, info};
 
-use super::source::EncodedStripe;
+use super::source::{EncodedStripe, Piece};
 use super::{PlacedGroup, PutOptions};
 use crate::Durability;
 use crate::network::{Directory, HolderError, Holders, peer};
@@ -67,6 +67,8 @@ pub(super) struct Session<'a, H, D> {
     pub(super) list: Option<ShardsTree>,
     connected: HashSet<NodeId>,
     pub(super) stripe_count: u32,
+    /// Zeros at the end that the manifest has yet to note.
+    zeros: u64,
 }
 
 impl<'a, H: Holders, D: Directory> Session<'a, H, D> {
@@ -94,11 +96,44 @@ impl<'a, H: Holders, D: Directory> Session<'a, H, D> {
             list: (options.kind == LeaseKind::Deal).then(ShardsTree::new),
             connected: HashSet::new(),
             stripe_count: 0,
+            zeros: 0,
         })
     }
 
+    /// Appends a piece to the manifest; sends its shards before, if it has any.
+    pub(super) async fn append(&mut self, piece: Piece) -> Result<(), PutError> {
+        match piece {
+            Piece::Stripe(encoded) => {
+                self.note_zeros()?;
+                self.place(encoded).await?;
+            }
+            Piece::Inline(bytes) => self.note(Extent::Inline { bytes })?,
+            Piece::Zeros(count) => self.zeros += count,
+        }
+        if let Some(progress) = &self.options.progress {
+            progress(self.builder.size() + self.zeros);
+        }
+        Ok(())
+    }
+
+    /// Writes the zeros so far into the manifest, however many stripes they would fill. A group
+    /// gets its vector from its first stripe, so it has none yet if this is its first extent.
+    pub(super) fn note_zeros(&mut self) -> Result<(), PutError> {
+        match std::mem::take(&mut self.zeros) {
+            0 => Ok(()),
+            len => self.note(Extent::Zero { len }),
+        }
+    }
+
+    fn note(&mut self, extent: Extent) -> Result<(), PutError> {
+        if let Some(page) = self.builder.push(extent)? {
+            self.keep_page(page);
+        }
+        Ok(())
+    }
+
     /// Sends a stripe's shards and appends it to the manifest.
-    pub(super) async fn place(&mut self, encoded: EncodedStripe) -> Result<(), PutError> {
+    async fn place(&mut self, encoded: EncodedStripe) -> Result<(), PutError> {
         let key = PlacementKey::of_stripe(&encoded.stripe.shards);
         if self.builder.next_group() == self.groups.len() {
             let vector = self.choose(key).await?;
@@ -144,13 +179,7 @@ impl<'a, H: Holders, D: Directory> Session<'a, H, D> {
             let stripe = &encoded.stripe;
             stripe.shards.iter().for_each(|shard| list.push(*shard, stripe.shard_len));
         }
-        if let Some(page) = self.builder.push(Extent::Stripe(encoded.stripe))? {
-            self.keep_page(page);
-        }
-        if let Some(progress) = &self.options.progress {
-            progress(self.builder.size());
-        }
-        Ok(())
+        self.note(Extent::Stripe(encoded.stripe))
     }
 
     /// Nodes for a new group, each of them reached a moment ago.

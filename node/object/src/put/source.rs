@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! From a stream of bytes to encoded stripes.
+//! From a stream of bytes to encoded stripes, and to what needs no encoding.
 //!
 //! A stripe is read into one buffer, which becomes its data shards without a copy. Encoding and
 //! hashing run on blocking threads: one makes and hashes the parity while the other hashes the
@@ -11,11 +11,23 @@ use bytes::Bytes;
 use supernode_protocol::erasure::{Code, Encoder, ErasureError};
 use supernode_protocol::geometry::shard_len;
 use supernode_protocol::ids::ShardId;
-use supernode_protocol::limits::STRIPE_BYTES_MAX;
+use supernode_protocol::lease::LeaseKind;
+use supernode_protocol::limits::{INLINE_BYTES_MAX, STRIPE_BYTES_MAX};
 use supernode_protocol::manifest::Stripe;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use super::PutOptions;
 use crate::PutError;
+
+/// What an object is made of.
+pub(super) enum Piece {
+    /// Shards to be placed.
+    Stripe(EncodedStripe),
+    /// So many zeros.
+    Zeros(u64),
+    /// The whole of a tiny object.
+    Inline(Bytes),
+}
 
 /// A stripe and the bytes of its shards.
 pub(super) struct EncodedStripe {
@@ -27,6 +39,8 @@ pub(super) struct Source<R> {
     reader: R,
     code: Code,
     expected_bytes: Option<u64>,
+    inline_bytes_max: usize,
+    elides_zeros: bool,
     offset: u64,
     /// `None` only while a blocking thread has it.
     worker: Option<Worker>,
@@ -40,9 +54,21 @@ struct Worker {
 }
 
 impl<R: AsyncRead + Unpin + Send> Source<R> {
-    pub(super) fn new(reader: R, code: Code, expected_bytes: Option<u64>) -> Self {
+    pub(super) fn new(reader: R, code: Code, options: &PutOptions) -> Self {
         let worker = Worker { encoder: Encoder::new(code), content: blake3::Hasher::new() };
-        Self { reader, code, expected_bytes, offset: 0, worker: Some(worker), ended: false }
+        // Shards are what a deal is paid and audited by.
+        let is_deal = options.kind == LeaseKind::Deal;
+        let inline_bytes_max = options.inline_bytes_max.min(INLINE_BYTES_MAX);
+        Self {
+            reader,
+            code,
+            expected_bytes: options.expected_bytes,
+            inline_bytes_max: if is_deal { 0 } else { inline_bytes_max },
+            elides_zeros: options.elides_zeros && !is_deal,
+            offset: 0,
+            worker: Some(worker),
+            ended: false,
+        }
     }
 
     /// BLAKE3 of everything read.
@@ -51,8 +77,8 @@ impl<R: AsyncRead + Unpin + Send> Source<R> {
         *worker.content.finalize().as_bytes()
     }
 
-    /// The next stripe, full unless it is the last; `None` at the end.
-    pub(super) async fn next_stripe(&mut self) -> Result<Option<EncodedStripe>, PutError> {
+    /// The next piece: a stripe's worth of bytes unless it is the last; `None` at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Piece>, PutError> {
         if self.ended {
             return Ok(None);
         }
@@ -60,15 +86,26 @@ impl<R: AsyncRead + Unpin + Send> Source<R> {
         if bytes.is_empty() {
             return Ok(None);
         }
-        let code = self.code;
+        let is_whole = self.ended && self.offset == bytes.len() as u64;
+        let is_tiny = is_whole && bytes.len() <= self.inline_bytes_max;
+        let (code, elides_zeros) = (self.code, self.elides_zeros);
         let mut worker = self.worker.take().ok_or(PutError::Worker)?;
-        let encoded = tokio::task::spawn_blocking(move || {
-            let encoded = worker.encode(code, bytes);
-            (worker, encoded)
+        let piece = tokio::task::spawn_blocking(move || {
+            let piece = if elides_zeros && are_zeros(&bytes) {
+                worker.content.update(&bytes);
+                Ok(Piece::Zeros(bytes.len() as u64))
+            } else if is_tiny {
+                worker.content.update(&bytes);
+                // A copy: the buffer has room for a stripe.
+                Ok(Piece::Inline(Bytes::copy_from_slice(&bytes)))
+            } else {
+                worker.encode(code, bytes).map(Piece::Stripe)
+            };
+            (worker, piece)
         });
-        let (worker, encoded) = encoded.await.map_err(|_| PutError::Worker)?;
+        let (worker, piece) = piece.await.map_err(|_| PutError::Worker)?;
         self.worker = Some(worker);
-        Ok(Some(encoded?))
+        Ok(Some(piece?))
     }
 
     async fn read_stripe(&mut self) -> Result<Vec<u8>, PutError> {
@@ -94,6 +131,12 @@ impl<R: AsyncRead + Unpin + Send> Source<R> {
             _ => Ok(bytes),
         }
     }
+}
+
+/// Ends with the first byte that is none.
+fn are_zeros(bytes: &[u8]) -> bool {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    bytes.chunks(ZEROS.len()).all(|chunk| *chunk == ZEROS[..chunk.len()])
 }
 
 impl Worker {
