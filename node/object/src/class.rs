@@ -4,6 +4,7 @@
 use core::fmt;
 use core::str::FromStr;
 
+use supernode_protocol::erasure::{Code, ErasureError};
 use supernode_protocol::limits::STRIPE_WIDTH_MAX;
 
 /// `k` data and `m` parity shards, written `k+m`.
@@ -46,6 +47,19 @@ impl Class {
     /// `m`: how many may be lost.
     pub fn parity_count(self) -> usize {
         self.parity_count
+    }
+
+    /// Copies that survive as many losses.
+    pub fn copies(self) -> Self {
+        Self { data_count: 1, ..self }
+    }
+
+    /// The code of its stripes.
+    ///
+    /// # Errors
+    /// When no code is that wide.
+    pub fn code(self) -> Result<Code, ErasureError> {
+        Code::with_default_codec(self.data_count, self.parity_count)
     }
 
     /// `k + m`.

@@ -12,7 +12,6 @@ mod finish;
 mod session;
 mod source;
 
-use supernode_protocol::erasure::Code;
 use supernode_protocol::ids::{Cid, LeaseId, NodeId, Slot};
 use supernode_protocol::lease::{Expiry, LeaseKind};
 use tokio::io::AsyncRead;
@@ -25,7 +24,7 @@ use crate::{Class, Durability, Objects, Progress, PutError};
 /// How to store an object.
 #[derive(Clone)]
 pub struct PutOptions {
-    /// Data and parity shards of every stripe.
+    /// Data and parity shards of every stripe, but for objects that are small.
     pub class: Class,
     /// The put succeeds only if the object survives the loss of any so many nodes.
     pub tolerate_nodes: usize,
@@ -38,6 +37,9 @@ pub struct PutOptions {
     /// An object of at most so many bytes lies in its manifest, whole on each holder of that, and
     /// has no shards. Not in a deal: a chain pays for shards.
     pub inline_bytes_max: usize,
+    /// An object of at most so many bytes is kept as copies: one data shard, and as many others as
+    /// the class has parity shards. Not in a deal, whose price is that of its class.
+    pub replicate_bytes_max: u64,
     /// Stripes of nothing but zeros are noted in the manifest and have no shards. Not in a deal.
     pub elides_zeros: bool,
     /// The source's length, if known: a source that ends earlier is an error.
@@ -57,6 +59,8 @@ pub struct PutReport {
     pub size: u64,
     /// BLAKE3 of its bytes.
     pub content_root: [u8; 32],
+    /// Data and parity shards of its stripes.
+    pub class: Class,
     /// Stripes it was cut into.
     pub stripe_count: u32,
     /// Slots it should have.
@@ -99,9 +103,7 @@ impl<H: Holders, D: Directory> Objects<H, D> {
         reader: R,
         options: PutOptions,
     ) -> Result<PutReport, PutError> {
-        let class = options.class;
-        let code = Code::with_default_codec(class.data_count(), class.parity_count())?;
-        let mut source = Source::new(reader, code, &options);
+        let mut source = Source::new(reader, &options)?;
         // The network is asked who is there while the first stripe is read and encoded.
         let (session, first) = futures::join!(Session::open(self, &options), source.next());
         let (mut session, mut ready) = (session?, first?);

@@ -43,6 +43,7 @@ fn options() -> PutOptions {
         expiry: Expiry::RunningSeconds(3600),
         lease: None,
         inline_bytes_max: 0,
+        replicate_bytes_max: 0,
         elides_zeros: false,
         expected_bytes: None,
         progress: None,

@@ -95,7 +95,7 @@ async fn put(
     network.ready().await?;
     let expected = source.expected_bytes;
     let report = upload(&network, config, &path, source, output, |options| options).await?;
-    tell(report, None, config, output)?;
+    tell(report, None, output)?;
     if let Some(expected) = expected {
         warn_if_grown(&path, expected, output).await;
     }
@@ -130,7 +130,7 @@ async fn put_with_deal(
     let done = done.await.map_err(story);
     pending.close();
     let (report, deal) = done?;
-    tell(report, Some(deal), config, output)?;
+    tell(report, Some(deal), output)?;
     if let Some(expected) = expected {
         warn_if_grown(&path, expected, output).await;
     }
@@ -183,6 +183,7 @@ async fn upload(
         expiry: Expiry::RunningSeconds(config.put.lease_secs),
         lease: None,
         inline_bytes_max: usize::try_from(config.put.inline_bytes_max).unwrap_or(usize::MAX),
+        replicate_bytes_max: config.put.replicate_bytes_max,
         elides_zeros: config.put.elide_zeros,
         expected_bytes: source.expected_bytes,
         progress: Some(Arc::new(move |done| shown.set_done(done))),
@@ -192,13 +193,8 @@ async fn upload(
     put.map_err(|error| Failure::from(error).context(path.display()))
 }
 
-fn tell(
-    report: PutReport,
-    deal: Option<MadeDeal>,
-    config: &ClientConfig,
-    output: Output,
-) -> Result<(), Failure> {
-    let stored = Stored::new(report, deal, class_of(config)?.to_string());
+fn tell(report: PutReport, deal: Option<MadeDeal>, output: Output) -> Result<(), Failure> {
+    let stored = Stored::new(report, deal);
     output.report(&stored)?;
     if !output.is_json() {
         stored.talk(output);
@@ -207,13 +203,13 @@ fn tell(
 }
 
 impl Stored {
-    fn new(report: PutReport, deal: Option<MadeDeal>, class: String) -> Self {
+    fn new(report: PutReport, deal: Option<MadeDeal>) -> Self {
         Self {
             cid: report.cid,
             size: report.size,
             content_root: blake3::Hash::from_bytes(report.content_root).to_hex().to_string(),
             lease: report.lease,
-            class,
+            class: report.class.to_string(),
             stripes: report.stripe_count,
             slots_stored: report.slots_stored,
             slots_total: report.slots_total,

@@ -52,6 +52,7 @@ impl<H: Holders, D: Directory> Session<'_, H, D> {
             lease: self.lease,
             size: manifest.root.size,
             content_root,
+            class: self.class,
             stripe_count: self.stripe_count,
             slots_total: manifest.root.slot_count(),
             slots_stored: manifest.root.slot_count() - account.missing.len() as u64,
@@ -208,7 +209,7 @@ impl<H: Holders, D: Directory> Session<'_, H, D> {
                     .map(|(index, node)| (Slot { stripe, index }, *node))
                     .partition(|(slot, node)| durable.contains(node) && !unsent.contains(slot));
                 let kept: Vec<NodeId> = kept.into_iter().map(|(_, node)| node).collect();
-                let need = self.options.class.data_count();
+                let need = self.class.data_count();
                 account.note(Durability::of_slots(&kept, need, &region_of));
                 account.missing.extend(lost.into_iter().map(|(slot, _)| slot));
             }

@@ -24,7 +24,7 @@ use super::{PlacedGroup, PutOptions};
 use crate::Durability;
 use crate::network::{Directory, HolderError, Holders, peer};
 use crate::placement::{Candidate, Candidates, PlacementKey};
-use crate::{Objects, PutError};
+use crate::{Class, Objects, PutError};
 
 /// Nodes looked at beyond a group's width, so that dead ones can be replaced before it starts.
 const SPARE_CANDIDATES: usize = 32;
@@ -66,6 +66,8 @@ pub(super) struct Session<'a, H, D> {
     /// The list of shards so far, for the proofs that holders need when a chain audits them.
     pub(super) list: Option<ShardsTree>,
     connected: HashSet<NodeId>,
+    /// What stripes have, as far as there are any.
+    pub(super) class: Class,
     pub(super) stripe_count: u32,
     /// Zeros at the end that the manifest has yet to note.
     zeros: u64,
@@ -95,6 +97,7 @@ impl<'a, H: Holders, D: Directory> Session<'a, H, D> {
             failed: HashMap::new(),
             list: (options.kind == LeaseKind::Deal).then(ShardsTree::new),
             connected: HashSet::new(),
+            class: options.class,
             stripe_count: 0,
             zeros: 0,
         })
@@ -103,8 +106,9 @@ impl<'a, H: Holders, D: Directory> Session<'a, H, D> {
     /// Appends a piece to the manifest; sends its shards before, if it has any.
     pub(super) async fn append(&mut self, piece: Piece) -> Result<(), PutError> {
         match piece {
-            Piece::Stripe(encoded) => {
+            Piece::Stripe(class, encoded) => {
                 self.note_zeros()?;
+                self.class = class;
                 self.place(encoded).await?;
             }
             Piece::Inline(bytes) => self.note(Extent::Inline { bytes })?,
@@ -164,7 +168,7 @@ impl<'a, H: Holders, D: Directory> Session<'a, H, D> {
             unsent.dedup();
         }
         // Fewer than `k` are of no use to anybody: no need to read the rest of the source.
-        if unsent.len() > self.options.class.parity_count() {
+        if unsent.len() > self.class.parity_count() {
             let nothing = Durability::of_slots(&[], 1, &HashMap::new());
             return Err(self.not_durable(nothing));
         }
@@ -184,7 +188,7 @@ impl<'a, H: Holders, D: Directory> Session<'a, H, D> {
 
     /// Nodes for a new group, each of them reached a moment ago.
     pub(super) async fn choose(&mut self, key: PlacementKey) -> Result<Vec<NodeId>, PutError> {
-        let class = self.options.class;
+        let class = self.class;
         loop {
             let near = self.candidates.rank(key, class.width() + SPARE_CANDIDATES);
             let unknown = near.into_iter().filter(|node| !self.connected.contains(node));
@@ -250,7 +254,7 @@ impl<'a, H: Holders, D: Directory> Session<'a, H, D> {
         let key = self.groups.last().expect("a group is being filled").key;
         let is_left = |node: &NodeId| (!self.failed.contains_key(node)).then_some(*node);
         let left: Vec<Option<NodeId>> = vector.iter().map(is_left).collect();
-        let Some(filled) = self.candidates.fill(key, self.options.class, &left) else {
+        let Some(filled) = self.candidates.fill(key, self.class, &left) else {
             return false;
         };
         vector.copy_from_slice(&filled);

@@ -17,12 +17,12 @@ use supernode_protocol::manifest::Stripe;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::PutOptions;
-use crate::PutError;
+use crate::{Class, PutError};
 
 /// What an object is made of.
 pub(super) enum Piece {
-    /// Shards to be placed.
-    Stripe(EncodedStripe),
+    /// Shards to be placed, of this class.
+    Stripe(Class, EncodedStripe),
     /// So many zeros.
     Zeros(u64),
     /// The whole of a tiny object.
@@ -37,9 +37,10 @@ pub(super) struct EncodedStripe {
 
 pub(super) struct Source<R> {
     reader: R,
-    code: Code,
+    class: Class,
     expected_bytes: Option<u64>,
     inline_bytes_max: usize,
+    replicate_bytes_max: u64,
     elides_zeros: bool,
     offset: u64,
     /// `None` only while a blocking thread has it.
@@ -54,21 +55,23 @@ struct Worker {
 }
 
 impl<R: AsyncRead + Unpin + Send> Source<R> {
-    pub(super) fn new(reader: R, code: Code, options: &PutOptions) -> Self {
-        let worker = Worker { encoder: Encoder::new(code), content: blake3::Hasher::new() };
+    pub(super) fn new(reader: R, options: &PutOptions) -> Result<Self, ErasureError> {
+        let encoder = Encoder::new(options.class.code()?);
+        let worker = Worker { encoder, content: blake3::Hasher::new() };
         // Shards are what a deal is paid and audited by.
         let is_deal = options.kind == LeaseKind::Deal;
         let inline_bytes_max = options.inline_bytes_max.min(INLINE_BYTES_MAX);
-        Self {
+        Ok(Self {
             reader,
-            code,
+            class: options.class,
             expected_bytes: options.expected_bytes,
             inline_bytes_max: if is_deal { 0 } else { inline_bytes_max },
+            replicate_bytes_max: if is_deal { 0 } else { options.replicate_bytes_max },
             elides_zeros: options.elides_zeros && !is_deal,
             offset: 0,
             worker: Some(worker),
             ended: false,
-        }
+        })
     }
 
     /// BLAKE3 of everything read.
@@ -88,7 +91,9 @@ impl<R: AsyncRead + Unpin + Send> Source<R> {
         }
         let is_whole = self.ended && self.offset == bytes.len() as u64;
         let is_tiny = is_whole && bytes.len() <= self.inline_bytes_max;
-        let (code, elides_zeros) = (self.code, self.elides_zeros);
+        let is_small = is_whole && bytes.len() as u64 <= self.replicate_bytes_max;
+        let class = if is_small { self.class.copies() } else { self.class };
+        let (code, elides_zeros) = (class.code()?, self.elides_zeros);
         let mut worker = self.worker.take().ok_or(PutError::Worker)?;
         let piece = tokio::task::spawn_blocking(move || {
             let piece = if elides_zeros && are_zeros(&bytes) {
@@ -99,7 +104,7 @@ impl<R: AsyncRead + Unpin + Send> Source<R> {
                 // A copy: the buffer has room for a stripe.
                 Ok(Piece::Inline(Bytes::copy_from_slice(&bytes)))
             } else {
-                worker.encode(code, bytes).map(Piece::Stripe)
+                worker.encode(code, bytes).map(|encoded| Piece::Stripe(class, encoded))
             };
             (worker, piece)
         });
@@ -110,7 +115,8 @@ impl<R: AsyncRead + Unpin + Send> Source<R> {
 
     async fn read_stripe(&mut self) -> Result<Vec<u8>, PutError> {
         let full = STRIPE_BYTES_MAX;
-        let padded = shard_len(full, self.code.data_count()) * self.code.data_count() as u64;
+        let data_count = self.class.data_count();
+        let padded = shard_len(full, data_count) * data_count as u64;
         // Untouched pages of a large allocation cost nothing, so small objects may ask for a
         // whole stripe; the buffer never moves.
         let capacity = usize::try_from(padded).expect("a stripe fits the address space");
@@ -141,6 +147,9 @@ fn are_zeros(bytes: &[u8]) -> bool {
 
 impl Worker {
     fn encode(&mut self, code: Code, mut bytes: Vec<u8>) -> Result<EncodedStripe, ErasureError> {
+        if self.encoder.code() != code {
+            self.encoder = Encoder::new(code);
+        }
         let len = bytes.len() as u64;
         let shard_len = shard_len(len, code.data_count());
         let shard_bytes = usize::try_from(shard_len).expect("a shard is smaller than its stripe");

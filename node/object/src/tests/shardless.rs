@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Objects that lie in their manifest, and zeros that nobody stores.
+//! Objects that are too small to be cut, and zeros that nobody stores.
 
 use std::io::{self, Cursor};
 
@@ -68,6 +68,32 @@ async fn a_tiny_object_lies_in_its_manifest_on_every_holder() {
     let deal = PutOptions { kind: LeaseKind::Deal, ..wide };
     let report = objects.put(Cursor::new(b"x"), deal).await.expect("healthy");
     assert_eq!(report.slots_total, 14);
+}
+
+#[tokio::test]
+async fn a_small_object_is_kept_as_copies() {
+    let memory = Memory::of(7);
+    let objects = objects(&memory);
+    let small = PutOptions { inline_bytes_max: 10, replicate_bytes_max: 5000, ..options() };
+    for (len, class, slots) in
+        [(10, "10+4", 0), (11, "1+4", 5), (5000, "1+4", 5), (5001, "10+4", 14)]
+    {
+        let bytes = random_bytes(len, 3);
+        let report = objects.put(Cursor::new(&bytes), small.clone()).await.expect("healthy");
+        assert_eq!((report.class.to_string().as_str(), report.slots_total), (class, slots));
+        let survives = if slots == 5 {
+            4
+        } else if slots == 14 {
+            2
+        } else {
+            6
+        };
+        assert_eq!(report.durability.nodes, SurvivedLosses(Some(survives)), "{len} bytes");
+        extents(&objects, &bytes, small.clone()).await;
+    }
+    let deal = PutOptions { kind: LeaseKind::Deal, ..small };
+    let report = objects.put(Cursor::new(b"eleven bytes"), deal).await.expect("healthy");
+    assert_eq!(report.slots_total, 14, "its price is that of its class");
 }
 
 #[tokio::test]
