@@ -5,7 +5,8 @@
 //!
 //! - The actor owns the writer, and with it every decision about what is written.
 //! - It collects a batch: whatever is in the mailbox, and with batched durability whatever arrives
-//!   within the window. One write, one sync, many answers.
+//!   within the window, which is no longer than a sync takes: where syncs are cheap, waiting for
+//!   company costs more than it saves. One write, one sync, many answers.
 //! - A panic ends the actor, not the process: senders and waiters get [`StoreError::Stopped`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -182,10 +183,7 @@ impl Actor {
         &mut self,
         first: Message,
     ) -> (Batch, Option<oneshot::Sender<Result<(), StoreError>>>) {
-        let window = match self.config.durability {
-            Durability::Batched => Duration::from_millis(self.config.batch_window_millis),
-            Durability::Strict | Durability::Relaxed | Durability::Async => Duration::ZERO,
-        };
+        let window = window(&self.config, self.writer.sync_took());
         let deadline = Instant::now() + window;
         let mut batch = Batch::new();
         let mut bytes = 0;
@@ -223,6 +221,18 @@ impl Actor {
         let error = StoreError::Index { reason };
         tracing::error!(%error, refused = batch.len(), "writes are refused");
         batch.into_iter().for_each(|(_, answer)| answer(Err(error.clone())));
+    }
+}
+
+/// How long a batch waits for company, in the milliseconds that timers know: nobody is kept waiting
+/// for longer than the sync takes that would be shared.
+fn window(config: &StoreConfig, sync_took: Duration) -> Duration {
+    match config.durability {
+        Durability::Batched => {
+            let sync_millis = u64::try_from(sync_took.as_millis()).unwrap_or(u64::MAX);
+            Duration::from_millis(config.batch_window_millis.min(sync_millis))
+        }
+        Durability::Strict | Durability::Relaxed | Durability::Async => Duration::ZERO,
     }
 }
 
@@ -270,5 +280,27 @@ fn follow(overlay: &Overlay, stopped: &std_mpsc::Receiver<()>) {
             checkpointed = std::time::Instant::now();
             written_since = false;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::window;
+    use crate::config::{Durability, StoreConfig};
+
+    #[test]
+    fn nobody_waits_longer_than_a_sync_takes() {
+        let config = StoreConfig { batch_window_millis: 2, ..StoreConfig::default() };
+        let of = |durability| StoreConfig { durability, ..config.clone() };
+        let window = |config: &StoreConfig, micros| {
+            window(config, Duration::from_micros(micros)).as_millis()
+        };
+        for (micros, millis) in [(0, 0), (206, 0), (999, 0), (1500, 1), (2000, 2), (9000, 2)] {
+            assert_eq!(window(&config, micros), millis, "a sync of {micros} us");
+        }
+        assert_eq!(window(&of(Durability::Strict), 9000), 0);
+        assert_eq!(window(&of(Durability::Relaxed), 9000), 0);
     }
 }

@@ -19,7 +19,8 @@ const AS_NODE: &str = "as-node";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Durability {
-    /// On disk; waits up to `batch_window_millis` to share the sync. Loses nothing.
+    /// On disk; waits up to `batch_window_millis`, but no longer than a sync takes, to share the
+    /// sync. Loses nothing.
     #[default]
     Batched,
     /// On disk; does not wait for company. Loses nothing.
@@ -142,7 +143,8 @@ pub struct StoreConfig {
     pub durability: Durability,
     /// The same for leases of some kinds.
     pub durability_of: LeaseDurability,
-    /// How long a batched put may wait for others to share its sync.
+    /// How long a batched put may wait for others to share its sync; never longer than the last
+    /// sync took.
     pub batch_window_millis: u64,
     /// Bytes after which a batch is written without waiting for more.
     pub batch_bytes_max: u64,

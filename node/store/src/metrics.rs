@@ -144,6 +144,8 @@ pub(crate) struct Counters {
     pub(crate) usage: Mutex<Usage>,
     pub(crate) index_rebuilds: Mutex<BTreeMap<&'static str, u64>>,
     free_bytes: AtomicU64,
+    /// What the last sync of a file took.
+    sync_micros: AtomicU64,
     /// When somebody last looked at the free space.
     looked_at: Mutex<Option<Instant>>,
     /// How often somebody did.
@@ -260,6 +262,11 @@ impl Counters {
     /// For how long it does not answer, if that is far too long: it hangs, or everything did.
     pub(crate) fn long_silence(&self) -> Option<Duration> {
         Some(self.silence()).filter(|silence| *silence > SILENCE_MAX)
+    }
+
+    /// What the last sync of a file took; nothing before the first.
+    pub(crate) fn sync_took(&self) -> Duration {
+        Duration::from_micros(load(&self.sync_micros))
     }
 
     /// How often its writer came by.
@@ -403,6 +410,10 @@ impl DiskFile for MeteredFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.counters.sync.count(0, WRITE_FAILURE, self.file.sync_data())
+        let started = Instant::now();
+        self.counters.sync.count(0, WRITE_FAILURE, self.file.sync_data())?;
+        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.counters.sync_micros.store(micros, Ordering::Relaxed);
+        Ok(())
     }
 }

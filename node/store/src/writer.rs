@@ -23,6 +23,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use supernode_protocol::wire::Ack;
 
@@ -240,6 +241,11 @@ impl Writer {
     /// Whether more was due at the last tick than one tick does, and that one got something done.
     pub fn is_behind(&self) -> bool {
         self.is_behind
+    }
+
+    /// What the last sync took; nothing before the first.
+    pub(crate) fn sync_took(&self) -> Duration {
+        self.counters.sync_took()
     }
 
     /// Whether something waits for its sync.
