@@ -38,7 +38,7 @@ const BLOAT_FACTOR: u64 = 16;
 /// Smaller databases are never called bloated.
 const BLOAT_BYTES_MIN: u64 = 64 << 20;
 /// Writes between two looks at its size.
-const WRITES_BETWEEN_LOOKS: u32 = 256;
+const WRITES_BETWEEN_LOOKS: u64 = 256;
 /// Entries between two signs of life of a check.
 const CHECK_STEP: u64 = 4096;
 
@@ -118,10 +118,11 @@ type Stored<'a> = (&'a [u8], Option<&'a [u8]>);
 /// for its lock.
 struct Upkeep {
     content_bytes: u64,
-    writes: u32,
+    writes: u64,
+    /// How many writes there are between two looks at the size; twice as many after each failure
+    /// (a full disk, a file system that exchanges nothing).
+    writes_between_looks: u64,
     copy: Option<Copy>,
-    /// It has failed once (a full disk, a file system that exchanges nothing), and would again.
-    has_given_up: bool,
 }
 
 impl SledIndex {
@@ -172,8 +173,8 @@ impl SledIndex {
             upkeep: Mutex::new(Upkeep {
                 content_bytes,
                 writes: 0,
+                writes_between_looks: WRITES_BETWEEN_LOOKS,
                 copy: None,
-                has_given_up: false,
             }),
             bloat_bytes_min: BLOAT_BYTES_MIN,
         })
@@ -191,10 +192,10 @@ impl SledIndex {
             None => self.look(upkeep),
         };
         if let Err(error) = outcome {
-            upkeep.has_given_up = true;
-            tracing::warn!(%error, "the index is not written anew before the next start");
+            upkeep.writes_between_looks = upkeep.writes_between_looks.saturating_mul(2);
+            tracing::warn!(%error, "the index could not be written anew; it stays as it is");
             if let Err(error) = rewrite::clear(&self.options.path) {
-                tracing::warn!(%error, "what was written of it stays until then");
+                tracing::warn!(%error, "what was written of it stays for now");
             }
         }
     }
@@ -217,14 +218,17 @@ impl SledIndex {
         // and readers do not wait for it.
         let old = std::mem::replace(&mut *self.db.write(), fresh);
         drop(old);
-        rewrite::settle(&self.options.path).map_err(|error| IndexError::new(error.to_string()))?;
-        tracing::info!(old_bytes, bytes = self.disk_bytes()?, "the index is written anew");
+        upkeep.writes_between_looks = WRITES_BETWEEN_LOOKS;
+        match rewrite::settle(&self.options.path) {
+            Ok(()) => tracing::info!(old_bytes, "the index is written anew"),
+            Err(error) => tracing::warn!(%error, "the old index stays beside the new one for now"),
+        }
         Ok(())
     }
 
     fn look(&self, upkeep: &mut Upkeep) -> Result<(), IndexError> {
-        upkeep.writes = upkeep.writes.saturating_add(1);
-        if upkeep.has_given_up || upkeep.writes < WRITES_BETWEEN_LOOKS {
+        upkeep.writes += 1;
+        if upkeep.writes < upkeep.writes_between_looks {
             return Ok(());
         }
         upkeep.writes = 0;
