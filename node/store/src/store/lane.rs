@@ -451,13 +451,13 @@ impl Lane {
         &self,
         object: Cid,
         group: u32,
-    ) -> Result<Vec<(Slot, ShardId)>, StoreError> {
+    ) -> Result<Option<Vec<(Slot, ShardId)>>, StoreError> {
         self.blocking(move |reader| {
             let catalog = reader.catalog();
             let entry = catalog.group(object, group)?;
             match entry.filter(|entry| entry.trashed_secs.is_none()) {
-                Some(_) => Ok(catalog.slots(object, group)?),
-                None => Ok(Vec::new()),
+                Some(_) => Ok(Some(catalog.slots(object, group)?)),
+                None => Ok(None),
             }
         })
         .await

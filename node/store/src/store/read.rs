@@ -68,11 +68,15 @@ impl Store {
     /// Slots of a group that are here; empty if the group is not.
     ///
     /// # Errors
-    /// When an index cannot be read, or nothing is found and a disk is offline.
+    /// [`StoreError::GroupNotFound`], [`StoreError::Offline`]; a group may be here and have no slot.
     pub async fn held(&self, object: Cid, group: u32) -> Result<Vec<(Slot, ShardId)>, StoreError> {
         let parts = self.shared.all(|lane| async move { lane.held(object, group).await }).await?;
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        if parts.is_empty() {
+            self.unless_offline(true)?;
+            return Err(StoreError::GroupNotFound { object, group });
+        }
         let held: BTreeMap<Slot, ShardId> = parts.into_iter().flatten().collect();
-        self.unless_offline(held.is_empty())?;
         Ok(held.into_iter().collect())
     }
 

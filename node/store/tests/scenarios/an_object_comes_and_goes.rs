@@ -42,6 +42,8 @@ async fn an_object_of_two_groups_is_there_until_it_is_released() {
     assert_eq!(group.root, object.root);
     assert_eq!(group.page.as_ref(), object.groups[1].page.as_ref().map(|(_, bytes)| bytes));
     assert_eq!(store.held(object.cid, 1).await.expect("index").len(), 9);
+    let absent = store.held(object.cid, 7).await;
+    assert!(matches!(absent, Err(StoreError::GroupNotFound { .. })), "{absent:?}");
     let leases = store.leases_of(client.id, None, 10).await.expect("index");
     assert_eq!(leases.len(), 2);
     assert_eq!(leases[1].object_bytes, object.size);
@@ -57,6 +59,7 @@ async fn an_object_of_two_groups_is_there_until_it_is_released() {
     let gone = store.shard(object.groups[0].shards[0].1).await;
     assert!(matches!(gone, Err(StoreError::ShardNotFound { .. })), "{gone:?}");
     assert!(matches!(store.group(object.cid, 0).await, Err(StoreError::GroupNotFound { .. })));
+    assert!(matches!(store.held(object.cid, 0).await, Err(StoreError::GroupNotFound { .. })));
     assert_eq!(store.usage().shards.trash.count, 18);
     store.close().await.expect("an orderly stop");
 }

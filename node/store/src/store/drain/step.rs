@@ -53,8 +53,7 @@ impl Step {
     ) -> Result<Option<BTreeSet<Slot>>, StoreError> {
         let mut held = None;
         for lane in self.others() {
-            if lane.has_group(object, group).await? {
-                let slots = lane.held(object, group).await?;
+            if let Some(slots) = lane.held(object, group).await? {
                 held.get_or_insert_with(BTreeSet::new).extend(slots.iter().map(|(slot, _)| *slot));
             }
         }
@@ -70,10 +69,7 @@ impl Step {
     ) -> Result<BTreeSet<Slot>, StoreError> {
         let mut whole = BTreeSet::new();
         for lane in self.others() {
-            if !lane.has_group(object, group).await? {
-                continue;
-            }
-            for (slot, shard) in lane.held(object, group).await? {
+            for (slot, shard) in lane.held(object, group).await?.into_iter().flatten() {
                 if !whole.contains(&slot) && lane.seen(Thing::Shard(shard)).await?.is_some() {
                     whole.insert(slot);
                 }
@@ -85,7 +81,7 @@ impl Step {
     /// Fails unless all that can be read of a group here is whole and durable elsewhere.
     pub(super) async fn demand_elsewhere(&self, object: Cid, group: u32) -> Result<(), StoreError> {
         let whole = self.whole_elsewhere(object, group).await?;
-        for (slot, shard) in self.source.held(object, group).await? {
+        for (slot, shard) in self.source.held(object, group).await?.into_iter().flatten() {
             if !whole.contains(&slot) && self.source.seen(Thing::Shard(shard)).await?.is_some() {
                 let disk = self.source.path().display().to_string();
                 let reason = format!("group {group} of {object} is not whole elsewhere yet");
