@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use quinn::{ReadError, RecvStream, SendStream, WriteError};
 use supernode_protocol::ids::NodeId;
 use supernode_protocol::wire::{Request, Response, encode_frame};
 use supernode_tls::codes::CloseCode;
 use supernode_tls::frames::{FrameReadError, at_end, read_frame};
+use tokio::io::AsyncReadExt;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
@@ -313,16 +314,22 @@ async fn while_alive<T, A>(
     timeout_at(by, work).await.map_err(|_| Failure::Final(timed_out(link.node, step, progress)))
 }
 
-/// Reads on until `into` has `end` bytes; false when the stream ends before.
+/// Reads on until `into` has `end` bytes; false when the stream ends before. Everything that is
+/// there is copied in one go: each look at a stream takes the lock of its connection, which the
+/// connection needs for every packet.
 async fn read_step(
     recv: &mut RecvStream,
     into: &mut BytesMut,
     end: usize,
 ) -> Result<bool, ReadError> {
     while into.len() < end {
-        match recv.read_chunk(end - into.len(), true).await? {
-            Some(chunk) => into.extend_from_slice(&chunk.bytes),
-            None => return Ok(false),
+        let left = end - into.len();
+        let read = recv.read_buf(&mut (&mut *into).limit(left)).await;
+        match read.map_err(|error| error.downcast::<ReadError>()) {
+            Ok(0) => return Ok(false),
+            Ok(_) => {}
+            Err(Ok(error)) => return Err(error),
+            Err(Err(_)) => return Err(ReadError::ClosedStream),
         }
     }
     Ok(true)
