@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use libp2p_identity::Keypair;
 use serde::{Deserialize, Serialize};
-use supernode_client::{Client, ClientConfig, Peer};
+use supernode_client::{Client, ClientConfig, Peer, Wanted};
 use supernode_protocol::ids::{NodeId, ShardId};
 use supernode_relay::{Classes, ClientLimits, Members, Relay, RelayConfig};
 use supernode_store::{Durability, Store, StoreConfig};
@@ -148,9 +148,16 @@ pub fn client(number: u8, transport: Transport) -> Client {
     Client::new(config).expect("a free port of loopback")
 }
 
-/// Gets a shard of so many bytes; the client comes back whenever the node is busy, when it says so.
+/// Gets a shard of so many bytes, piece by piece, as whoever passes it on; the client comes back
+/// whenever the node is busy, when it says so.
 pub async fn get(client: &Client, peer: &Peer, shard: ShardId, len: u64) {
-    client.shard(peer, shard, len).await.expect("a shard that is there");
+    let wanted = Wanted::whole(shard, len);
+    let reader = client.read_shard(std::slice::from_ref(peer), wanted);
+    let (mut reader, mut got) = (reader.expect("a shard within the limits"), 0);
+    while let Some(bytes) = reader.next().await.expect("a shard that is there") {
+        got += bytes.len() as u64;
+    }
+    assert_eq!(got, len, "all bytes come");
 }
 
 /// The number of the client that may write.
