@@ -115,7 +115,7 @@ impl Announcer {
                 return Ok(None);
             }
         };
-        let parity_count = match parity_count(&read.root, read.page.as_deref()) {
+        let speaker_count = match speaker_count(&read.root, read.page.as_deref()) {
             Ok(count) => count,
             Err(error) => {
                 tracing::warn!(%object, group, %error, "a manifest held here cannot be read");
@@ -123,7 +123,7 @@ impl Announcer {
             }
         };
         let nodes = &read.placement.body_unverified().nodes;
-        if !speakers(object, group, nodes, parity_count + 1).contains(&self.local) {
+        if !speakers(object, group, nodes, speaker_count).contains(&self.local) {
             return Ok(None);
         }
         let key = page.unwrap_or(object);
@@ -165,13 +165,15 @@ fn note(key: Cid, outcome: Result<(), DhtError>) {
     }
 }
 
-/// The most parity shards that a stripe of the group has; 0 without stripes.
-fn parity_count(root: &[u8], page: Option<&[u8]>) -> Result<usize, ManifestError> {
+/// How many holders of a group speak for it: one more than may be lost. Without stripes any one of
+/// them has all of it, so all of them do.
+fn speaker_count(root: &[u8], page: Option<&[u8]>) -> Result<usize, ManifestError> {
     let page = match page {
         Some(page) => Page::decode(page)?,
         None => Root::decode(root)?.page_0,
     };
-    Ok(page.stripes().map(|stripe| stripe.parity_count).max().unwrap_or(0))
+    let losses = page.stripes().map(|stripe| stripe.parity_count).max();
+    Ok(losses.map_or(usize::MAX, |losses| losses + 1))
 }
 
 /// The first `count` distinct nodes of a placement in rendezvous order for the group.
@@ -195,9 +197,12 @@ fn speakers(object: Cid, group: u32, nodes: &[NodeId], count: usize) -> Vec<Node
 mod tests {
     use std::collections::BTreeSet;
 
-    use supernode_protocol::ids::{Cid, NodeId};
+    use bytes::Bytes;
+    use supernode_protocol::erasure::Codec;
+    use supernode_protocol::ids::{Cid, NodeId, ShardId};
+    use supernode_protocol::manifest::{Builder, Extent, Stripe};
 
-    use super::speakers;
+    use super::{speaker_count, speakers};
 
     fn nodes(count: u8) -> Vec<NodeId> {
         (0..count).map(|byte| NodeId::from_bytes([byte; 32])).collect()
@@ -218,6 +223,27 @@ mod tests {
     #[test]
     fn fewer_holders_than_speakers_all_speak() {
         assert_eq!(speakers(Cid::of(b"o"), 0, &nodes(3), 5).len(), 3);
+    }
+
+    #[test]
+    fn as_many_speak_as_may_be_lost_and_one_more() {
+        let of = |extent| {
+            let mut builder = Builder::new();
+            builder.push(extent).expect("a valid extent");
+            let (_, manifest) = builder.finish([0; 32]).expect("a manifest");
+            speaker_count(&manifest.block.bytes, None).expect("its root")
+        };
+        let stripe = Stripe {
+            len: 1,
+            codec: Codec::default_for(1, 2),
+            data_count: 1,
+            parity_count: 2,
+            shard_len: 64,
+            shards: vec![ShardId::of(b"shard"); 3],
+        };
+        assert_eq!(of(Extent::Stripe(stripe)), 3);
+        let inline = of(Extent::Inline { bytes: Bytes::from_static(b"all of it") });
+        assert_eq!(speakers(Cid::of(b"o"), 0, &nodes(14), inline).len(), 14, "any of them will do");
     }
 
     #[test]
