@@ -94,14 +94,23 @@ fn the_scrub(network: &Network) {
 fn the_object(client: &Client, cid: &str) {
     let stat = client.run(["stat", cid, "--json"]).expect(0).json();
     assert_eq!((&stat["cid"], &stat["size"]), (&json!(cid), &json!(300_000)));
-    assert_eq!((&stat["slots_total"], &stat["slots_held"]), (&json!(3), &json!(3)));
+    assert_eq!((&stat["slots_total"], &stat["slots_healthy"]), (&json!(3), &json!(3)));
+    let slots = stat["slots"].as_array().expect("a list");
+    for (index, slot) in slots.iter().enumerate() {
+        assert_eq!((&slot["stripe"], &slot["index"]), (&json!(0), &json!(index)));
+        assert_eq!(
+            (&slot["health"], &slot["holder"]),
+            (&json!("healthy"), &stat["groups"][0]["placement"][index])
+        );
+    }
+    assert_eq!(slots.len(), 3);
     assert_eq!((&stat["survives_nodes"], &stat["missing"]), (&json!(1), &json!([])));
     let groups = stat["groups"].as_array().expect("a list");
     assert_eq!(groups.len(), 1);
     assert_eq!(groups[0]["placement"].as_array().map(Vec::len), Some(3));
     let held = groups[0]["held"].as_object().expect("slots by node");
     assert!(held.len() == 3 && held.values().all(|slots| *slots == 1), "{held:?}");
-    assert!(client.run(["stat", cid]).expect(0).text().contains("slots held        3 of 3"));
+    assert!(client.run(["stat", cid]).expect(0).text().contains("slots healthy     3 of 3"));
 }
 
 fn the_pin(network: &Network, client: &Client, cid: &str) {

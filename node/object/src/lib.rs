@@ -41,7 +41,7 @@ pub use self::error::{ErrorKind, GetError, PutError, SurvivedLosses};
 pub use self::get::{GetOptions, GetReport};
 pub use self::locate::LOCATE_TIMEOUT;
 pub use self::put::{PlacedGroup, PutOptions, PutReport};
-pub use self::stat::{GroupStat, ListedObject, ObjectStat, ReleaseReport};
+pub use self::stat::{GroupStat, ListedObject, ObjectStat, ReleaseReport, SlotHealth, SlotStat};
 
 /// Bytes of an operation done so far: the callback of a progress bar.
 pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;

@@ -37,8 +37,36 @@ pub struct GroupStat {
     pub placement: Vec<NodeId>,
     /// Slots that are held, by node; nodes that did not answer are absent.
     pub held: BTreeMap<NodeId, Vec<(Slot, ShardId)>>,
+    /// Every slot, in order.
+    pub slots: Vec<SlotStat>,
     /// Slots that no answering node holds.
     pub missing: Vec<Slot>,
+}
+
+/// One slot: what belongs there, and whether it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotStat {
+    /// Which.
+    pub slot: Slot,
+    /// What belongs there.
+    pub shard: ShardId,
+    /// Who holds it, as recorded; nobody where the record is too short for the stripe.
+    pub holder: Option<NodeId>,
+    /// Whether it is held.
+    pub health: SlotHealth,
+}
+
+/// Whether a slot is held, as far as holders say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotHealth {
+    /// By the recorded holder.
+    Healthy,
+    /// By another holder of the group.
+    Elsewhere(NodeId),
+    /// The recorded holder answers and does not hold it, nor does another.
+    Missing,
+    /// The recorded holder does not answer, and no other holds it.
+    Unknown,
 }
 
 /// An object that a lease of the caller keeps.
@@ -91,6 +119,7 @@ impl<H: Holders, D: Directory> Objects<H, D> {
                 page,
                 placement: holding.nodes.clone(),
                 held,
+                slots: Vec::new(),
                 missing: Vec::new(),
             };
             let durability = group.examine(span.stripe_first, &region_of);
@@ -219,23 +248,34 @@ impl<H: Holders, D: Directory> Objects<H, D> {
 }
 
 impl GroupStat {
-    /// Fills in what is missing and says what losses the group survives.
+    /// Looks at every slot and says what losses the group survives.
     fn examine(&mut self, stripe_first: u32, region_of: &HashMap<NodeId, String>) -> Durability {
         let keepers: Vec<NodeId> = self.held.keys().copied().collect();
-        let holder_of: HashMap<(Slot, ShardId), NodeId> = self
-            .held
-            .iter()
-            .flat_map(|(node, slots)| slots.iter().map(|held| (*held, *node)))
-            .collect();
+        let mut holders_of: HashMap<(Slot, ShardId), Vec<NodeId>> = HashMap::new();
+        for (node, slots) in &self.held {
+            slots.iter().for_each(|held| holders_of.entry(*held).or_default().push(*node));
+        }
         let mut durability = Durability::of_slots(&keepers, 1, region_of);
         for (stripe, number) in self.page.stripes().zip(stripe_first..) {
             let mut kept = Vec::new();
             for (index, shard) in (0_u16..).zip(&stripe.shards) {
-                let slot = Slot { stripe: number, index };
-                match holder_of.get(&(slot, *shard)) {
+                let (slot, shard) = (Slot { stripe: number, index }, *shard);
+                // What is recorded is only what somebody has shown.
+                let holder = self.placement.get(usize::from(index)).copied();
+                let answers = holder.is_some_and(|holder| self.held.contains_key(&holder));
+                let held_by = holders_of.get(&(slot, shard)).map_or(&[][..], Vec::as_slice);
+                let recorded = held_by.iter().find(|node| Some(**node) == holder);
+                let health = match held_by.first() {
+                    Some(_) if recorded.is_some() => SlotHealth::Healthy,
+                    Some(other) => SlotHealth::Elsewhere(*other),
+                    None if answers => SlotHealth::Missing,
+                    None => SlotHealth::Unknown,
+                };
+                match recorded.or(held_by.first()) {
                     Some(node) => kept.push(*node),
                     None => self.missing.push(slot),
                 }
+                self.slots.push(SlotStat { slot, shard, holder, health });
             }
             durability =
                 durability.worst(Durability::of_slots(&kept, stripe.data_count, region_of));

@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `stat`: what an object is, who holds it, and what losses it survives.
+//! `stat`: what an object is, who holds which slot of it, and what losses it survives.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use serde::Serialize;
-use supernode_object::ObjectStat;
-use supernode_protocol::ids::{Cid, NodeId, Slot};
+use supernode_object::{ObjectStat, SlotHealth, SlotStat};
+use supernode_protocol::ids::{Cid, NodeId, ShardId, Slot};
 
 use super::Given;
 use super::network::{Needs, with_network};
 use crate::cli::StatArgs;
 use crate::exit::Failure;
 use crate::output::{self, Output, Report};
+
+/// People are shown every slot of an object that has no more than these, and of others those that
+/// are not as they should be.
+const SLOTS_SHOWN: usize = 100;
 
 /// An object as its holders describe it.
 #[derive(Debug, Serialize)]
@@ -22,11 +26,48 @@ struct Described {
     content_root: String,
     shards_root: String,
     slots_total: u64,
-    slots_held: u64,
+    /// Held by the holder that is recorded, where readers look for them.
+    slots_healthy: usize,
     survives_nodes: Option<usize>,
     survives_regions: Option<usize>,
     missing: Vec<Slot>,
+    slots: Vec<SlotLine>,
     groups: Vec<Group>,
+}
+
+/// One slot.
+#[derive(Debug, Serialize)]
+struct SlotLine {
+    stripe: u32,
+    index: u16,
+    shard: ShardId,
+    holder: Option<NodeId>,
+    /// Who has it instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held_by: Option<NodeId>,
+    health: &'static str,
+}
+
+impl SlotLine {
+    fn new(stat: &SlotStat) -> Self {
+        let SlotStat { slot: Slot { stripe, index }, shard, holder, health } = *stat;
+        let (health, held_by) = match health {
+            SlotHealth::Healthy => ("healthy", None),
+            SlotHealth::Elsewhere(other) => ("elsewhere", Some(other)),
+            SlotHealth::Missing => ("missing", None),
+            SlotHealth::Unknown => ("unknown", None),
+        };
+        Self { stripe, index, shard, holder, held_by, health }
+    }
+
+    fn row(&self) -> Vec<String> {
+        let health = match self.held_by {
+            Some(other) => format!("{} on {other}", self.health),
+            None => self.health.to_owned(),
+        };
+        let holder = self.holder.map_or("nobody".to_owned(), |holder| holder.to_string());
+        vec![format!("{}/{}", self.stripe, self.index), holder, health]
+    }
 }
 
 /// One group and its holders.
@@ -44,6 +85,9 @@ struct Group {
 
 impl Described {
     fn new(cid: Cid, stat: ObjectStat) -> Self {
+        let slots: Vec<SlotLine> =
+            stat.groups.iter().flat_map(|group| &group.slots).map(SlotLine::new).collect();
+        let slots_healthy = slots.iter().filter(|slot| slot.health == "healthy").count();
         let groups: Vec<Group> = stat
             .groups
             .into_iter()
@@ -57,17 +101,17 @@ impl Described {
             })
             .collect();
         let missing: Vec<Slot> = groups.iter().flat_map(|group| group.missing.clone()).collect();
-        let slots_total = stat.root.slot_count();
         Self {
             cid,
             size: stat.root.size,
             content_root: blake3::Hash::from_bytes(stat.root.content_root).to_hex().to_string(),
             shards_root: blake3::Hash::from_bytes(stat.root.shards_root).to_hex().to_string(),
-            slots_total,
-            slots_held: slots_total.saturating_sub(missing.len() as u64),
+            slots_total: stat.root.slot_count(),
+            slots_healthy,
             survives_nodes: stat.durability.nodes.0,
             survives_regions: stat.durability.regions.0,
             missing,
+            slots,
             groups,
         }
     }
@@ -79,7 +123,7 @@ impl Report for Described {
         writeln!(out, "cid               {}", self.cid)?;
         writeln!(out, "size              {} ({})", self.size, output::bytes(self.size))?;
         writeln!(out, "content root      {}", self.content_root)?;
-        writeln!(out, "slots held        {} of {}", self.slots_held, self.slots_total)?;
+        writeln!(out, "slots healthy     {} of {}", self.slots_healthy, self.slots_total)?;
         writeln!(out, "survives nodes    {}", losses(self.survives_nodes))?;
         writeln!(out, "survives regions  {}", losses(self.survives_regions))?;
         for group in &self.groups {
@@ -101,6 +145,17 @@ impl Report for Described {
                 })
                 .collect();
             output::table(out, &["HOLDER", "SLOTS"], &rows)?;
+        }
+        let is_small = self.slots.len() <= SLOTS_SHOWN;
+        let shown = self.slots.iter().filter(|slot| is_small || slot.health != "healthy");
+        let rows: Vec<Vec<String>> = shown.map(SlotLine::row).collect();
+        if !rows.is_empty() {
+            writeln!(out)?;
+            output::table(out, &["SLOT", "HOLDER", "HEALTH"], &rows)?;
+        }
+        if rows.len() < self.slots.len() {
+            let healthy = self.slots.len() - rows.len();
+            writeln!(out, "\n{healthy} healthy slots are not listed; --json lists all")?;
         }
         Ok(())
     }
