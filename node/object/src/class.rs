@@ -5,7 +5,13 @@ use core::fmt;
 use core::str::FromStr;
 
 use supernode_protocol::erasure::{Code, ErasureError};
+use supernode_protocol::geometry::shard_len;
 use supernode_protocol::limits::STRIPE_WIDTH_MAX;
+
+/// What a shard costs its holder beside its bytes: its record's header, its id in the manifest, and
+/// its part of the manifests that fewer holders need not keep. So many make 1+4 and 10+4 take the
+/// same room where they were measured to, at 2.2 KiB.
+const RECORD_BYTES: u64 = 896;
 
 /// `k` data and `m` parity shards, written `k+m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,9 +55,14 @@ impl Class {
         self.parity_count
     }
 
-    /// Copies that survive as many losses.
-    pub fn copies(self) -> Self {
-        Self { data_count: 1, ..self }
+    /// What a stripe of so many bytes is better kept as: copies that survive the same losses, if
+    /// these take no more room.
+    #[must_use]
+    pub fn or_copies(self, len: u64) -> Self {
+        let copies = Self { data_count: 1, ..self };
+        let room =
+            |class: Self| class.width() as u64 * (shard_len(len, class.data_count) + RECORD_BYTES);
+        if room(copies) <= room(self) { copies } else { self }
     }
 
     /// The code of its stripes.
@@ -96,6 +107,22 @@ impl FromStr for Class {
 #[cfg(test)]
 mod tests {
     use super::Class;
+
+    #[test]
+    fn copies_are_for_what_they_make_no_larger() {
+        for (class, len, better) in [
+            ("10+4", 1, "1+4"),
+            ("10+4", 2304, "1+4"),
+            ("10+4", 2305, "10+4"),
+            ("29+51", 500, "1+51"),
+            ("29+51", 2048, "29+51"),
+            ("4+2", 64 << 20, "4+2"),
+            ("1+2", 64 << 20, "1+2"),
+        ] {
+            let class: Class = class.parse().expect(class);
+            assert_eq!(class.or_copies(len).to_string(), better, "{len} bytes");
+        }
+    }
 
     #[test]
     fn classes_are_read_as_they_are_written() {

@@ -9,12 +9,14 @@
 mod pace;
 mod stripe;
 
+use std::collections::VecDeque;
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
-use futures::stream::{self, StreamExt};
+use futures::stream::{FuturesOrdered, StreamExt};
 use supernode_protocol::ids::Cid;
 use supernode_protocol::limits::SLICE_DEPTH_MAX;
 use supernode_protocol::manifest::{Extent, GroupSpan, Page, Stripe};
@@ -127,25 +129,49 @@ impl<H: Holders, D: Directory> Objects<H, D> {
         depth: usize,
         sink: &mut Sink<W>,
     ) -> Result<(), GetError> {
-        // Boxed one by one: a stream over a borrowing closure is not `Send` for all lifetimes.
-        let fetches: Vec<BoxFuture<'_, Result<Fetched, GetError>>> =
-            parts.into_iter().map(|part| fetch(reader, part).boxed()).collect();
-        let mut fetched = stream::iter(fetches).buffered(READ_AHEAD);
-        while let Some(part) = fetched.next().await {
-            match part? {
-                Fetched::Bytes { parts, degraded } => {
-                    sink.degraded_stripes += u64::from(degraded);
-                    for bytes in parts {
-                        sink.write(&bytes).await?;
-                    }
-                }
-                Fetched::Zeros(count) => sink.write_zeros(count).await?,
-                Fetched::Slice { cid, bytes } => {
-                    self.read_slice(cid, bytes, depth + 1, sink).await?;
+        let mut waiting = parts.into_iter();
+        let mut fetching = FuturesOrdered::new();
+        let mut ready = VecDeque::new();
+        loop {
+            while fetching.len() + ready.len() < READ_AHEAD
+                && let Some(part) = waiting.next()
+            {
+                fetching.push_back(fetch(reader, part));
+            }
+            let next = match ready.pop_front() {
+                None => fetching.next().await,
+                next => next,
+            };
+            let Some(part) = next else { return Ok(()) };
+            let mut delivery = pin!(self.deliver(part?, depth, sink));
+            // An output that takes its time must not make holders look late, nor hold them up.
+            loop {
+                tokio::select! {
+                    biased;
+                    delivered = &mut delivery => break delivered?,
+                    Some(part) = fetching.next(), if !fetching.is_empty() => ready.push_back(part),
                 }
             }
         }
-        Ok(())
+    }
+
+    async fn deliver<W: AsyncWrite + Unpin + Send>(
+        &self,
+        part: Fetched,
+        depth: usize,
+        sink: &mut Sink<W>,
+    ) -> Result<(), GetError> {
+        match part {
+            Fetched::Bytes { parts, degraded } => {
+                sink.degraded_stripes += u64::from(degraded);
+                for bytes in parts {
+                    sink.write(&bytes).await?;
+                }
+                Ok(())
+            }
+            Fetched::Zeros(count) => sink.write_zeros(count).await,
+            Fetched::Slice { cid, bytes } => self.read_slice(cid, bytes, depth + 1, sink).await,
+        }
     }
 
     /// A part of another object. Boxed, because objects nest.

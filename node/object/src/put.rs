@@ -37,9 +37,9 @@ pub struct PutOptions {
     /// An object of at most so many bytes lies in its manifest, whole on each holder of that, and
     /// has no shards. Not in a deal: a chain pays for shards.
     pub inline_bytes_max: usize,
-    /// An object of at most so many bytes is kept as copies: one data shard, and as many others as
-    /// the class has parity shards. Not in a deal, whose price is that of its class.
-    pub replicate_bytes_max: u64,
+    /// An object is kept as copies, one data shard and as many others as the class has parity
+    /// shards, if they take no more room. Not in a deal, whose price is that of its class.
+    pub replicates_small: bool,
     /// Stripes of nothing but zeros are noted in the manifest and have no shards. Not in a deal.
     pub elides_zeros: bool,
     /// The source's length, if known: a source that ends earlier is an error.

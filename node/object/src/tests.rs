@@ -14,7 +14,7 @@ use libp2p_identity::Keypair;
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use supernode_client::{Peer, PutShard};
-use supernode_protocol::ids::{Cid, LeaseId, ShardId, Slot, UploadId};
+use supernode_protocol::ids::{Cid, LeaseId, NodeId, ShardId, Slot, UploadId};
 use supernode_protocol::lease::{Commit, Expiry, LeaseKind, LeaseTerms};
 use supernode_protocol::manifest::{Builder, Extent, Stripe};
 use supernode_protocol::placement::PlacementRecord;
@@ -24,7 +24,7 @@ use supernode_protocol::wire::ErrorCode;
 use self::memory::{Memory, id};
 use crate::network::Holders;
 use crate::{Class, ErrorKind, GetError, GetOptions, Objects, PutError, PutOptions, PutReport};
-use crate::{GetReport, SurvivedLosses};
+use crate::{GetReport, SlotHealth, SurvivedLosses};
 
 const STRIPE: usize = 64 << 20;
 
@@ -43,7 +43,7 @@ fn options() -> PutOptions {
         expiry: Expiry::RunningSeconds(3600),
         lease: None,
         inline_bytes_max: 0,
-        replicate_bytes_max: 0,
+        replicates_small: false,
         elides_zeros: false,
         expected_bytes: None,
         progress: None,
@@ -380,6 +380,47 @@ async fn shards_that_are_no_codeword_are_inconsistent_not_wrong_bytes() {
     let cid = plant(&objects, &memory, vec![Extent::Stripe(stripe)], b"").await;
     let error = get(&objects, cid).await.expect_err("the first shard cannot be rebuilt");
     assert!(matches!(error, GetError::Inconsistent { stripe: 0, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn stat_says_of_every_slot_whether_it_is_where_it_should_be() {
+    let memory = Memory::of(7);
+    let objects = objects(&memory);
+    let report = put(&objects, &random_bytes(1000, 6)).await;
+    let vector = &report.groups[0].vector;
+    let healthy = objects.stat(report.cid).await.expect("it is there").groups.remove(0).slots;
+    assert!(healthy.iter().all(|slot| slot.health == SlotHealth::Healthy));
+    let holders: Vec<NodeId> = healthy.iter().filter_map(|slot| slot.holder).collect();
+    assert_eq!(holders, *vector);
+
+    // The first holder is gone, another has lost a shard, and a third has given one away.
+    let gone = vector[0];
+    let others: Vec<usize> = (0..14).filter(|index| vector[*index] != gone).collect();
+    let (lost, moved) = (others[0], others[1]);
+    let to = *vector.iter().find(|node| ![gone, vector[moved]].contains(node)).expect("seven");
+    {
+        let mut nodes = memory.nodes();
+        nodes.get_mut(&gone).expect("a node").dead = true;
+        nodes.get_mut(&vector[lost]).expect("a node").shards.remove(&healthy[lost].shard);
+        let from = nodes.get_mut(&vector[moved]).expect("a node");
+        let bytes = from.shards.remove(&healthy[moved].shard).expect("its shard");
+        let upload = *from.uploads.keys().next().expect("its upload");
+        let node = nodes.get_mut(&to).expect("a node");
+        node.shards.insert(healthy[moved].shard, bytes);
+        let slots = node.uploads.get_mut(&upload).expect("of the same put");
+        slots.insert(healthy[moved].slot, healthy[moved].shard);
+    }
+    let stat = objects.stat(report.cid).await.expect("six nodes answer");
+    for (index, slot) in stat.groups[0].slots.iter().enumerate() {
+        let health = match index {
+            _ if vector[index] == gone => SlotHealth::Unknown,
+            _ if index == lost => SlotHealth::Missing,
+            _ if index == moved => SlotHealth::Elsewhere(to),
+            _ => SlotHealth::Healthy,
+        };
+        assert_eq!(slot.health, health, "index {index}");
+    }
+    assert_eq!(stat.groups[0].missing.len(), 3);
 }
 
 #[tokio::test]

@@ -46,11 +46,11 @@ impl Report for Fetched {
             return Ok(());
         }
         write!(out, "{} bytes are whole", self.verified)?;
-        match self.reconstructed_stripes {
-            0 => writeln!(out),
-            1 => writeln!(out, ", 1 stripe of them reconstructed"),
-            count => writeln!(out, ", {count} stripes of them reconstructed"),
+        if self.reconstructed_stripes > 0 {
+            let Self { reconstructed_stripes: count, hedges, .. } = self;
+            write!(out, "; stripes reconstructed: {count}, fetches that were late: {hedges}")?;
         }
+        writeln!(out)
     }
 }
 

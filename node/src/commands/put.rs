@@ -183,7 +183,7 @@ async fn upload(
         expiry: Expiry::RunningSeconds(config.put.lease_secs),
         lease: None,
         inline_bytes_max: usize::try_from(config.put.inline_bytes_max).unwrap_or(usize::MAX),
-        replicate_bytes_max: config.put.replicate_bytes_max,
+        replicates_small: config.put.replicate_small,
         elides_zeros: config.put.elide_zeros,
         expected_bytes: source.expected_bytes,
         progress: Some(Arc::new(move |done| shown.set_done(done))),

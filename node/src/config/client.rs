@@ -60,8 +60,8 @@ pub struct PutSection {
     pub lease_secs: u64,
     /// An object of at most so many bytes lies in its manifest and has no shards.
     pub inline_bytes_max: u64,
-    /// An object of at most so many bytes is kept as copies.
-    pub replicate_bytes_max: u64,
+    /// Objects are kept as copies if these take no more room than shards.
+    pub replicate_small: bool,
     /// Stripes of zeros are noted in the manifest and have no shards.
     pub elide_zeros: bool,
 }
@@ -96,7 +96,7 @@ impl Default for PutSection {
             tolerate_nodes: 1,
             lease_secs: PIN_SECONDS_MAX,
             inline_bytes_max: 1024,
-            replicate_bytes_max: 2048,
+            replicate_small: true,
             elide_zeros: false,
         }
     }

@@ -70,18 +70,22 @@ impl<H: Holders> StripeReader<'_, H> {
             return whole.await;
         }
         let healthy = |parts| StripeBytes { parts, degraded: false };
+        let patience = self.pace.patience(Size::Part, range.end - range.start);
         let mut touched = pin!(self.read_touched(stripe, range));
-        let patience = self.pace.patience(Size::Part);
-        match timeout(patience, &mut touched).await {
-            Ok(Ok(parts)) => return Ok(healthy(parts)),
-            Ok(Err(error)) => {
+        let in_time = match timeout(patience, &mut touched).await {
+            Ok(outcome) => Some(outcome),
+            // Whoever has a copy of the only shard is asked for the range itself.
+            Err(_) if self.sources(stripe).len() == 1 => Some(touched.as_mut().await),
+            Err(_) => None,
+        };
+        match in_time {
+            Some(Ok(parts)) => return Ok(healthy(parts)),
+            Some(Err(error)) => {
                 debug!(cid = %self.cid, stripe = number, %error,
                     "reading the whole stripe instead of a range");
                 return whole.await;
             }
-            // Copies of one shard were all asked for it by now.
-            Err(_) if self.sources(stripe).len() == 1 => {}
-            Err(_) => self.pace.count_hedge(),
+            None => self.pace.count_hedge(),
         }
         match select(touched, whole).await {
             Either::Left((Ok(parts), _)) => Ok(healthy(parts)),
@@ -124,11 +128,12 @@ impl<H: Holders> StripeReader<'_, H> {
     async fn fetch_part(&self, stripe: &Stripe, part: ShardRange) -> Result<Bytes, String> {
         let source = self.source(stripe, part.index);
         let (shard, shard_len) = (source.shard, stripe.shard_len);
+        let len = part.bytes.end - part.bytes.start;
         let ask = |peer: Peer| {
             let bytes = part.bytes.clone();
             async move { self.holders.shard_range(&peer, shard, shard_len, bytes).await }
         };
-        self.fetch(&source, Size::Part, ask).await
+        self.fetch(&source, (Size::Part, len), ask).await
     }
 
     /// Any `k` shards, data shards first: slot index to bytes.
@@ -155,7 +160,7 @@ impl<H: Holders> StripeReader<'_, H> {
                 under_way.push(self.fetch_whole(source, stripe.shard_len));
             }
             let oldest = on_time.front().map(|fetch| fetch.started).unwrap_or_else(Instant::now);
-            let late_at = oldest + self.pace.patience(Size::Whole);
+            let late_at = oldest + self.pace.patience(Size::Whole, stripe.shard_len);
             tokio::select! {
                 biased;
                 fetched = under_way.next() => {
@@ -187,7 +192,7 @@ impl<H: Holders> StripeReader<'_, H> {
     async fn fetch_whole(&self, source: Source, shard_len: u64) -> (Source, Result<Bytes, String>) {
         let shard = source.shard;
         let ask = |peer| async move { self.holders.shard(&peer, shard, shard_len).await };
-        let outcome = self.fetch(&source, Size::Whole, ask).await;
+        let outcome = self.fetch(&source, (Size::Whole, shard_len), ask).await;
         (source, outcome)
     }
 
@@ -196,7 +201,7 @@ impl<H: Holders> StripeReader<'_, H> {
     async fn fetch<F>(
         &self,
         source: &Source,
-        size: Size,
+        (size, len): (Size, u64),
         ask: impl Fn(Peer) -> F,
     ) -> Result<Bytes, String>
     where
@@ -211,9 +216,9 @@ impl<H: Holders> StripeReader<'_, H> {
                 if is_late {
                     self.pace.count_hedge();
                 }
-                asked.push(self.ask(peer, size, &ask));
+                asked.push(self.ask(peer, (size, len), &ask));
             }
-            let late_at = Instant::now() + self.pace.patience(size);
+            let late_at = Instant::now() + self.pace.patience(size, len);
             is_late = tokio::select! {
                 biased;
                 answer = asked.next() => match answer {
@@ -233,21 +238,31 @@ impl<H: Holders> StripeReader<'_, H> {
     async fn ask<F>(
         &self,
         peer: &Peer,
-        size: Size,
+        (size, len): (Size, u64),
         ask: impl Fn(Peer) -> F,
     ) -> Result<Bytes, HolderError>
     where
         F: Future<Output = Result<Bytes, HolderError>>,
     {
         let started = Instant::now();
-        self.holding.reach(self.holders, peer.node).await?;
-        let bytes = ask(peer.clone()).await?;
-        self.pace.note(size, started.elapsed());
+        let mut answer = pin!(async {
+            self.holding.reach(self.holders, peer.node).await?;
+            ask(peer.clone()).await
+        });
+        let answer = match timeout(self.pace.patience(size, len), &mut answer).await {
+            Ok(in_time) => in_time,
+            Err(_) => {
+                self.pace.is_late(peer.node);
+                answer.await
+            }
+        };
+        let bytes = answer?;
+        self.pace.delivered(peer.node, size, started.elapsed());
         Ok(bytes)
     }
 
-    /// The distinct shards in the order to ask for them: prompt holders before others, data
-    /// before parity.
+    /// The distinct shards in the order to ask for them: those with a holder that is prompt and not
+    /// late before others, data before parity.
     fn sources(&self, stripe: &Stripe) -> VecDeque<Source> {
         let mut sources: Vec<Source> = Vec::new();
         for index in 0..stripe.width() {
@@ -256,15 +271,18 @@ impl<H: Holders> StripeReader<'_, H> {
                 sources.push(self.source(stripe, index));
             }
         }
-        let prompt = |source: &Source| {
-            source.peers.first().is_some_and(|peer| self.holding.prompt.contains(&peer.node))
-        };
-        sources.sort_by_key(|source| !prompt(source));
+        let is_ready =
+            |source: &Source| source.peers.first().is_some_and(|peer| self.is_ready(peer.node));
+        sources.sort_by_cached_key(|source| !is_ready(source));
         sources.into()
     }
 
-    /// Everything known about the shard at `index`: prompt peers first, of these those that answer
-    /// soonest, and last those of which that is not known.
+    fn is_ready(&self, node: NodeId) -> bool {
+        self.holding.prompt.contains(&node) && !self.pace.was_late(node)
+    }
+
+    /// Everything known about the shard at `index`: first the peers that are ready, of these those
+    /// that answer soonest, and then those of which that is not known.
     fn source(&self, stripe: &Stripe, index: usize) -> Source {
         let shard = stripe.shards[index];
         let slots: Vec<usize> =
@@ -277,7 +295,7 @@ impl<H: Holders> StripeReader<'_, H> {
         }
         nodes.sort_by_cached_key(|node| {
             let latency = self.holders.latency(*node).unwrap_or(Duration::MAX);
-            (!self.holding.prompt.contains(node), latency)
+            (!self.is_ready(*node), latency)
         });
         let peers = nodes.into_iter().filter_map(|node| self.holding.peer(node)).collect();
         Source { shard, slots, peers }

@@ -39,6 +39,7 @@ impl<H: Holders, D: Directory> Session<'_, H, D> {
         if let Some(page) = last {
             self.keep_page(page);
         }
+        self.hand_out_blocks(&manifest).await;
         let commits = self.commit_all(&manifest).await?;
         let account = self.account(&commits);
         let wanted = self.options.tolerate_nodes;
@@ -62,6 +63,52 @@ impl<H: Holders, D: Directory> Session<'_, H, D> {
             groups: self.groups.into_iter().map(Group::placed).collect(),
             announced,
         })
+    }
+
+    /// A group without shards has met none of its holders yet: they get its blocks before anybody
+    /// commits, and those that do not take them are replaced as long as there are others.
+    async fn hand_out_blocks(&mut self, manifest: &Manifest) {
+        let is_shardless = |group: &Group| group.stripe_count == 0;
+        while self.groups.last().is_some_and(is_shardless) {
+            let mut has_failed = false;
+            for (node, outcome) in self.give_blocks(manifest).await {
+                match outcome {
+                    Ok(()) => drop(self.given.insert(node)),
+                    Err(error) => {
+                        has_failed = true;
+                        self.fail(error);
+                    }
+                }
+            }
+            let mut vector = self.groups.last().expect("looked at above").vector.clone();
+            if !has_failed || !self.reassign(&mut vector) {
+                return;
+            }
+            self.groups.last_mut().expect("looked at above").vector = vector;
+        }
+    }
+
+    async fn give_blocks(&self, manifest: &Manifest) -> Vec<(NodeId, Result<(), HolderError>)> {
+        let group = self.groups.last().expect("every object has one");
+        let new: BTreeSet<NodeId> = group.vector.iter().copied().collect();
+        let new = new.into_iter().filter(|node| !self.given.contains(node));
+        let gifts =
+            new.map(|node| async move { (node, self.put_blocks(node, group, manifest).await) });
+        join_all(gifts).await
+    }
+
+    async fn put_blocks(
+        &self,
+        node: NodeId,
+        group: &Group,
+        manifest: &Manifest,
+    ) -> Result<(), HolderError> {
+        let peer = peer(&self.members[&node]);
+        for block in [Some(&manifest.block), group.page.as_ref()].into_iter().flatten() {
+            let (cid, bytes) = (block.cid, block.bytes.clone());
+            self.objects.holders.put_block(&peer, self.upload, cid, bytes).await?;
+        }
+        Ok(())
     }
 
     /// Commits every group on each of its holders; says which holders have which group durably.
@@ -172,12 +219,11 @@ impl<H: Holders, D: Directory> Session<'_, H, D> {
         manifest: &Manifest,
         commit: Commit,
     ) -> Result<(), HolderError> {
-        let (peer, holders) = (peer(&self.members[&node]), &self.objects.holders);
-        for block in [Some(&manifest.block), group.page.as_ref()].into_iter().flatten() {
-            holders.put_block(&peer, self.upload, block.cid, block.bytes.clone()).await?;
+        if group.stripe_count > 0 || !self.given.contains(&node) {
+            self.put_blocks(node, group, manifest).await?;
         }
         let expected = self.slots_on(node, &commit);
-        let held = holders.commit(&peer, commit).await?;
+        let held = self.objects.holders.commit(&peer(&self.members[&node]), commit).await?;
         if held < expected {
             let message = format!("it committed {held} of the {expected} slots it was sent");
             return Err(HolderError { node, code: None, message });

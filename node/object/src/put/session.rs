@@ -66,6 +66,8 @@ pub(super) struct Session<'a, H, D> {
     /// The list of shards so far, for the proofs that holders need when a chain audits them.
     pub(super) list: Option<ShardsTree>,
     connected: HashSet<NodeId>,
+    /// Who has the manifest blocks of the last group already, if that has no shards.
+    pub(super) given: HashSet<NodeId>,
     /// What stripes have, as far as there are any.
     pub(super) class: Class,
     pub(super) stripe_count: u32,
@@ -97,6 +99,7 @@ impl<'a, H: Holders, D: Directory> Session<'a, H, D> {
             failed: HashMap::new(),
             list: (options.kind == LeaseKind::Deal).then(ShardsTree::new),
             connected: HashSet::new(),
+            given: HashSet::new(),
             class: options.class,
             stripe_count: 0,
             zeros: 0,
@@ -250,7 +253,7 @@ impl<'a, H: Holders, D: Directory> Session<'a, H, D> {
     }
 
     /// Replaces failed nodes in the vector by others; false when nobody else is left.
-    fn reassign(&self, vector: &mut [NodeId]) -> bool {
+    pub(super) fn reassign(&self, vector: &mut [NodeId]) -> bool {
         let key = self.groups.last().expect("a group is being filled").key;
         let is_left = |node: &NodeId| (!self.failed.contains_key(node)).then_some(*node);
         let left: Vec<Option<NodeId>> = vector.iter().map(is_left).collect();

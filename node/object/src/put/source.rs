@@ -40,7 +40,7 @@ pub(super) struct Source<R> {
     class: Class,
     expected_bytes: Option<u64>,
     inline_bytes_max: usize,
-    replicate_bytes_max: u64,
+    replicates_small: bool,
     elides_zeros: bool,
     offset: u64,
     /// `None` only while a blocking thread has it.
@@ -66,7 +66,7 @@ impl<R: AsyncRead + Unpin + Send> Source<R> {
             class: options.class,
             expected_bytes: options.expected_bytes,
             inline_bytes_max: if is_deal { 0 } else { inline_bytes_max },
-            replicate_bytes_max: if is_deal { 0 } else { options.replicate_bytes_max },
+            replicates_small: options.replicates_small && !is_deal,
             elides_zeros: options.elides_zeros && !is_deal,
             offset: 0,
             worker: Some(worker),
@@ -91,8 +91,8 @@ impl<R: AsyncRead + Unpin + Send> Source<R> {
         }
         let is_whole = self.ended && self.offset == bytes.len() as u64;
         let is_tiny = is_whole && bytes.len() <= self.inline_bytes_max;
-        let is_small = is_whole && bytes.len() as u64 <= self.replicate_bytes_max;
-        let class = if is_small { self.class.copies() } else { self.class };
+        let copies = is_whole && self.replicates_small;
+        let class = if copies { self.class.or_copies(bytes.len() as u64) } else { self.class };
         let (code, elides_zeros) = (class.code()?, self.elides_zeros);
         let mut worker = self.worker.take().ok_or(PutError::Worker)?;
         let piece = tokio::task::spawn_blocking(move || {

@@ -31,6 +31,8 @@ pub(super) struct Node {
     pub(super) shards: HashMap<ShardId, Bytes>,
     pub(super) uploads: HashMap<UploadId, BTreeMap<Slot, ShardId>>,
     pub(super) blocks: HashMap<Cid, Bytes>,
+    /// Blocks that came, however often the same.
+    pub(super) blocks_put: usize,
     pub(super) commits: BTreeMap<(LeaseId, Cid, u32), Commit>,
     pub(super) spans: BTreeMap<(Cid, u32), SpanProof>,
     /// How long it usually takes, as clients have measured.
@@ -151,6 +153,7 @@ impl Holders for Memory {
         self.on(peer, |node| {
             node.writable()?;
             node.blocks.insert(cid, bytes);
+            node.blocks_put += 1;
             Ok(Ack { sequence: 1 })
         })
     }

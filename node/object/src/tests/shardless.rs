@@ -8,6 +8,7 @@ use futures::stream::{self, StreamExt};
 use supernode_protocol::lease::LeaseKind;
 use supernode_protocol::limits::{INLINE_BYTES_MAX, PAGE_EXTENTS_MAX};
 use supernode_protocol::manifest::Extent;
+use supernode_protocol::wire::ErrorCode;
 use tokio_util::io::StreamReader;
 
 use super::memory::Memory;
@@ -71,12 +72,33 @@ async fn a_tiny_object_lies_in_its_manifest_on_every_holder() {
 }
 
 #[tokio::test]
+async fn holders_that_refuse_a_tiny_object_are_replaced() {
+    let memory = Memory::of(20);
+    let objects = objects(&memory);
+    let tiny = PutOptions { inline_bytes_max: 1000, ..options() };
+    // Who would hold it, on an equal network.
+    let report = objects.put(Cursor::new(b"tiny"), tiny.clone()).await.expect("healthy");
+    let memory = Memory::of(20);
+    for holder in &report.groups[0].vector[..12] {
+        memory.nodes().get_mut(holder).expect("one of them").refuses = Some(ErrorCode::Full);
+    }
+    let objects = super::objects(&memory);
+    let again = objects.put(Cursor::new(b"tiny"), tiny).await.expect("eight nodes have room");
+    assert_eq!(again.durability.nodes, SurvivedLosses(Some(7)));
+    assert_eq!(again.groups[0].vector.len(), 14);
+    let blocks: usize = memory.nodes().values().map(|node| node.blocks_put).sum();
+    assert_eq!(blocks, 8, "each holder gets it once");
+    let (out, _) = get(&objects, again.cid).await.expect("its holders are there");
+    assert_eq!(out, b"tiny");
+}
+
+#[tokio::test]
 async fn a_small_object_is_kept_as_copies() {
     let memory = Memory::of(7);
     let objects = objects(&memory);
-    let small = PutOptions { inline_bytes_max: 10, replicate_bytes_max: 5000, ..options() };
+    let small = PutOptions { inline_bytes_max: 10, replicates_small: true, ..options() };
     for (len, class, slots) in
-        [(10, "10+4", 0), (11, "1+4", 5), (5000, "1+4", 5), (5001, "10+4", 14)]
+        [(10, "10+4", 0), (11, "1+4", 5), (2304, "1+4", 5), (2305, "10+4", 14)]
     {
         let bytes = random_bytes(len, 3);
         let report = objects.put(Cursor::new(&bytes), small.clone()).await.expect("healthy");
