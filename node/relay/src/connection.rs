@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use quinn::{Connection, Incoming, RecvStream, SendStream};
+use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
 use supernode_protocol::ids::NodeId;
 use supernode_protocol::wire::{ErrorCode, Request, Response};
 use supernode_tls::codes::CloseCode;
@@ -22,6 +22,36 @@ use crate::server::Shared;
 
 /// Characters of a client's agent that are logged.
 const AGENT_CHARS_MAX: usize = 128;
+
+/// Streams that a client may have open before it has shown that it uses more.
+pub(crate) const STREAMS_AT_FIRST: u32 = 4;
+
+/// How many streams a client may have open: twice as many as it ever had at a time. The transport
+/// keeps for each of them as much memory as the largest backlog of any stream before it has taken,
+/// and uses them in turn however few are open.
+struct Streams {
+    /// Shared with everybody who serves one.
+    open: Arc<()>,
+    allowed: u32,
+}
+
+impl Streams {
+    fn new(streams_max: u32) -> Self {
+        Self { open: Arc::new(()), allowed: STREAMS_AT_FIRST.min(streams_max) }
+    }
+
+    /// Another one is open until what is returned is dropped.
+    fn enter(&mut self, connection: &Connection, streams_max: u32) -> Arc<()> {
+        let stream = Arc::clone(&self.open);
+        let open = u32::try_from(Arc::strong_count(&self.open) - 1).unwrap_or(u32::MAX);
+        let wanted = open.saturating_mul(2).min(streams_max);
+        if wanted > self.allowed {
+            self.allowed = wanted;
+            connection.set_max_concurrent_bi_streams(VarInt::from_u32(wanted));
+        }
+        stream
+    }
+}
 
 /// Serves a connection from its first packet to its end.
 pub(crate) async fn serve<B: Backend>(
@@ -42,11 +72,17 @@ pub(crate) async fn serve<B: Backend>(
         }
     };
     entry.established();
+    let streams_max = shared.live.get().streams_per_connection_max;
+    let mut streams = Streams::new(streams_max);
     loop {
         match connection.accept_bi().await {
             Ok((send, recv)) => {
+                let stream = streams.enter(&connection, streams_max);
                 let task = request::serve(Arc::clone(&shared), Arc::clone(&client), send, recv);
-                shared.requests.spawn(task);
+                shared.requests.spawn(async move {
+                    task.await;
+                    drop(stream);
+                });
             }
             Err(reason) => {
                 tracing::debug!(%address, %node, %reason, "connection ended");

@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use crate::admission::Admission;
 use crate::backend::Backend;
 use crate::config::RelayConfig;
-use crate::connection;
+use crate::connection::{self, STREAMS_AT_FIRST};
 use crate::doors::{Doors, Verdict};
 use crate::live::Live;
 use crate::metrics::{Counters, Reason, RelayMetrics};
@@ -212,8 +212,9 @@ fn open_endpoint(config: &RelayConfig, identity: &Keypair) -> Result<Endpoint, R
     let address = config.listen;
     let transport = &config.transport;
     let mut server = server_config(identity)?;
+    let streams = STREAMS_AT_FIRST.min(config.streams_per_connection_max);
     server
-        .transport_config(Arc::new(transport.to_quinn(config.streams_per_connection_max)))
+        .transport_config(Arc::new(transport.to_quinn(streams)))
         .migration(config.migration)
         .max_incoming(usize::try_from(config.incoming_max).unwrap_or(usize::MAX))
         .incoming_buffer_size(INCOMING_BUFFER_BYTES)

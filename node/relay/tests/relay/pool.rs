@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::MemoryBackend;
 use crate::eventually::pass;
 use crate::proxy::Proxy;
+use crate::raw::Raw;
 use crate::setup::{Setup, bytes_of, client, config, eventually, loopback, put_of};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -35,6 +36,25 @@ async fn a_thousand_requests_share_one_dial_and_a_few_streams() {
     let metrics = setup.relay.metrics();
     assert_eq!(metrics.connections_total, 1);
     assert_eq!(metrics.rejected_total.iter().map(|(_, count)| count).sum::<u64>(), 0);
+}
+
+#[tokio::test]
+async fn a_client_may_open_more_streams_as_it_uses_more() {
+    let setup = Setup::new();
+    let raw = Raw::connect(&setup, &setup.writer_key).await;
+    let mut silent = Vec::new();
+    // What is allowed was said in the handshake, so nothing is waited for.
+    while let Ok(stream) = timeout(Duration::ZERO, raw.connection.open_bi()).await {
+        silent.push(stream.expect("the connection is open"));
+    }
+    assert_eq!(silent.len(), 4, "each costs the node memory, used or not");
+
+    let raw = Raw::connect(&setup, &setup.writer_key).await.greet().await;
+    let mut begun = Vec::new();
+    for number in 0..64 {
+        let stream = timeout(SOON, raw.open(&[0])).await;
+        begun.push(stream.unwrap_or_else(|_| panic!("stream {number} is not allowed")));
+    }
 }
 
 #[tokio::test]
