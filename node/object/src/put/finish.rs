@@ -39,7 +39,7 @@ impl<H: Holders, D: Directory> Session<'_, H, D> {
         if let Some(page) = last {
             self.keep_page(page);
         }
-        self.hand_out_blocks(&manifest).await;
+        self.hand_out_blocks(&manifest).await?;
         let commits = self.commit_all(&manifest).await?;
         let account = self.account(&commits);
         let wanted = self.options.tolerate_nodes;
@@ -67,7 +67,7 @@ impl<H: Holders, D: Directory> Session<'_, H, D> {
 
     /// A group without shards has met none of its holders yet: they get its blocks before anybody
     /// commits, and those that do not take them are replaced as long as there are others.
-    async fn hand_out_blocks(&mut self, manifest: &Manifest) {
+    async fn hand_out_blocks(&mut self, manifest: &Manifest) -> Result<(), PutError> {
         let is_shardless = |group: &Group| group.stripe_count == 0;
         while self.groups.last().is_some_and(is_shardless) {
             let mut has_failed = false;
@@ -81,11 +81,18 @@ impl<H: Holders, D: Directory> Session<'_, H, D> {
                 }
             }
             let mut vector = self.groups.last().expect("looked at above").vector.clone();
-            if !has_failed || !self.reassign(&mut vector) {
-                return;
+            if !has_failed {
+                break;
+            }
+            if !self.reassign(&mut vector) {
+                // Without a single copy there is nothing to commit.
+                let nothing = Durability::of_slots(&[], 1, &HashMap::new());
+                let has_any = !self.given.is_empty();
+                return if has_any { Ok(()) } else { Err(self.not_durable(nothing)) };
             }
             self.groups.last_mut().expect("looked at above").vector = vector;
         }
+        Ok(())
     }
 
     async fn give_blocks(&self, manifest: &Manifest) -> Vec<(NodeId, Result<(), HolderError>)> {
@@ -290,8 +297,10 @@ impl<H: Holders, D: Directory> Session<'_, H, D> {
         let releases = nodes.into_values().map(|record| async move {
             let peer = peer(record);
             let released = self.objects.holders.release(&peer, self.lease).await;
+            // Who takes no writes from this key keeps nothing for it either.
+            let is_clean = [Some(ErrorCode::NotFound), Some(ErrorCode::Refused)];
             if let Err(error) = released
-                && error.code != Some(ErrorCode::NotFound)
+                && !is_clean.contains(&error.code)
             {
                 warn!(node = %record.node, error = %error.message, "a lease of a failed put stays \
                       until it expires");
