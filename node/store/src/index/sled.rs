@@ -195,7 +195,7 @@ impl SledIndex {
             upkeep.writes_between_looks = upkeep.writes_between_looks.saturating_mul(2);
             tracing::warn!(%error, "the index could not be written anew; it stays as it is");
             if let Err(error) = rewrite::clear(&self.options.path) {
-                tracing::warn!(%error, "what was written of it stays for now");
+                tracing::warn!(%error, "what was written of it stays until the next attempt");
             }
         }
     }
@@ -221,7 +221,7 @@ impl SledIndex {
         upkeep.writes_between_looks = WRITES_BETWEEN_LOOKS;
         match rewrite::settle(&self.options.path) {
             Ok(()) => tracing::info!(old_bytes, "the index is written anew"),
-            Err(error) => tracing::warn!(%error, "the old index stays beside the new one for now"),
+            Err(error) => tracing::warn!(%error, "the old index stays beside the new one"),
         }
         Ok(())
     }
