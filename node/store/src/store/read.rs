@@ -68,7 +68,8 @@ impl Store {
     /// Slots of a group that are here; empty if the group is not.
     ///
     /// # Errors
-    /// [`StoreError::GroupNotFound`], [`StoreError::Offline`]. A group may be here and have no slot.
+    /// [`StoreError::GroupNotFound`], [`StoreError::Offline`]. A group that is here may have no
+    /// slot.
     pub async fn held(&self, object: Cid, group: u32) -> Result<Vec<(Slot, ShardId)>, StoreError> {
         let parts = self.shared.all(|lane| async move { lane.held(object, group).await }).await?;
         let parts: Vec<_> = parts.into_iter().flatten().collect();
