@@ -65,11 +65,10 @@ impl Store {
         Ok(GroupRead { root, page, placement })
     }
 
-    /// Slots of a group that are here; empty if the group is not.
+    /// Slots of a group that are here.
     ///
     /// # Errors
-    /// [`StoreError::GroupNotFound`], [`StoreError::Offline`]. A group that is here may have no
-    /// slot.
+    /// [`StoreError::GroupNotFound`], [`StoreError::Offline`]. A group may have no slot.
     pub async fn held(&self, object: Cid, group: u32) -> Result<Vec<(Slot, ShardId)>, StoreError> {
         let parts = self.shared.all(|lane| async move { lane.held(object, group).await }).await?;
         let parts: Vec<_> = parts.into_iter().flatten().collect();
